@@ -1,0 +1,74 @@
+"""What the broker's orders teach our books: `diff(broker, local) → corrections`, pure.
+
+Invariants, by which a correction is chosen for each broker order:
+
+R1  Every broker order has an execution: ours by client_order_id = decision_hash, else `external`.
+R2  An execution's state is the fold of all that was seen of its order; what teaches nothing is
+    no correction, so a repeated pass writes nothing.
+R3  A decision whose order exists is `submitted`: `submitting` and `in_doubt` are settled by it.
+R4  A final decision stays final: its late order gets an execution and a discrepancy.
+R5  An order is never taken for absent because a list did not show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torghut.domain.executions import ExecutionState, observe
+from torghut.domain.lifecycle import DecisionStatus
+from torghut.domain.orders import Order
+
+
+class CorrectionKind(StrEnum):
+    """What is to be done about one broker order."""
+
+    FOLD = "fold"  # known, and it has moved
+    BACKFILL = "backfill"  # ours, without an execution: a commit was lost (R1, R3)
+    LATE = "late"  # ours, of a decision that ended without an order (R4)
+    ADOPT = "adopt"  # not ours (R1)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    kind: CorrectionKind
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Our books on the orders in question: executions by broker_order_id, decisions by hash."""
+
+    executions: Mapping[str, ExecutionState]
+    decisions: Mapping[str, DecisionStatus]
+
+
+_ENDED_WITHOUT_ORDER = frozenset(
+    {
+        DecisionStatus.DENIED,
+        DecisionStatus.REJECTED,
+        DecisionStatus.EXPIRED,
+        DecisionStatus.CANCELED,
+    }
+)
+
+
+def diff(broker: Iterable[Order], local: Local) -> list[Correction]:
+    """Corrections in the order of the broker's list; empty when the books agree."""
+    corrections: list[Correction] = []
+    for order in broker:
+        kind = _kind(order, local)
+        if kind is not None:
+            corrections.append(Correction(kind, order))
+    return corrections
+
+
+def _kind(order: Order, local: Local) -> CorrectionKind | None:
+    known = local.executions.get(order.broker_order_id)
+    if known is not None:
+        return None if observe(known, order) == known else CorrectionKind.FOLD
+    status = local.decisions.get(order.client_order_id)
+    if status is None:
+        return CorrectionKind.ADOPT
+    return CorrectionKind.LATE if status in _ENDED_WITHOUT_ORDER else CorrectionKind.BACKFILL

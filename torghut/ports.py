@@ -1,0 +1,195 @@
+"""What the services need from outside, as Protocols; concrete parts are named in bootstrap only.
+
+- `Broker`: submit, look up, list. A submission answers with an `Answer`, never an exception:
+  whatever came back is one of the seven `Outcome`s (P4). Questions (everything else) raise
+  `BrokerUnavailable` (ask again later) or `BrokerRefused` (keys, account: a person acts).
+- `MarketData`: reference prices and bars.
+- `Strategy`: facts in, proposed decisions out; no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol
+
+from torghut.domain.orders import Order, OrderRequest
+
+
+class Outcome(StrEnum):
+    """What the answer to a submission proves."""
+
+    ACCEPTED = "accepted"  # 200, readable, carries our client_order_id
+    IN_DOUBT = "in_doubt"  # read timeout, reset, 5xx, unreadable, another id
+    EXISTS = "exists"  # "client_order_id must be unique": an order of this id is there
+    REFUSED = "refused"  # 400/403/404/422 about this order
+    ACCOUNT_REFUSED = "account_refused"  # 401, 403 forbidden, account blocked
+    RATE_LIMITED = "rate_limited"  # 429: not taken
+    NEVER_LEFT = "never_left"  # DNS, connection refused, connect timeout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back from `Broker.submit`; `body` is kept as it came, cut to 4 KiB.
+
+    `order` is set exactly when `outcome` is ACCEPTED. `retry_at` comes from X-RateLimit-Reset.
+    `message` is the broker's, or a description of the failure; it never holds a key.
+    """
+
+    outcome: Outcome
+    order: Order | None = None
+    http_status: int | None = None
+    broker_code: str | None = None
+    message: str = ""
+    body: str | None = None
+    request_id: str | None = None
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """The answer to "is there an order with this client_order_id?": found or a definite 404.
+
+    A question that failed is a `BrokerUnavailable`, not a Lookup: failing is not absence.
+    """
+
+    order: Order | None
+    body: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerAccount:
+    """The broker's account, money in its currency; `raw` as it came."""
+
+    account_number: str
+    status: str
+    currency: str
+    cash: Decimal
+    equity: Decimal
+    buying_power: Decimal
+    blocked: bool  # any of account_blocked, trading_blocked, trade_suspended_by_user
+    raw: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerPosition:
+    symbol: str
+    qty: Decimal  # signed: short is negative
+    avg_px: Decimal
+    current_price: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillActivity:
+    """One FILL activity; `transact_time` UTC, `cum_qty`/`leaves_qty` of its order."""
+
+    activity_id: str
+    broker_order_id: str
+    symbol: str
+    side: str
+    last_qty: Decimal
+    last_px: Decimal
+    cum_qty: Decimal
+    leaves_qty: Decimal
+    transact_time: datetime
+    raw: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateState:
+    """X-RateLimit-* of the newest answer; None where a header was missing. `reset_at` UTC."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset_at: datetime | None = None
+
+
+class Broker(Protocol):
+    def submit(self, order: OrderRequest, client_order_id: str) -> Answer: ...
+
+    def lookup(self, client_order_id: str) -> Lookup:
+        """Raises BrokerUnavailable, BrokerRefused."""
+        ...
+
+    def get_order(self, broker_order_id: str) -> Order | None: ...
+
+    def account(self) -> BrokerAccount: ...
+
+    def positions(self) -> Sequence[BrokerPosition]: ...
+
+    def orders(self, *, after: datetime | None, limit: int) -> Sequence[Order]:
+        """Orders of any status, ascending by submission, `after` exclusive; `limit` ≤ 500."""
+        ...
+
+    def open_orders(self) -> Sequence[Order]: ...
+
+    def fills(self, *, page_token: str | None, after: datetime | None) -> Sequence[FillActivity]:
+        """One page (≤ 100) of FILL activities, ascending."""
+        ...
+
+    def rate_state(self) -> RateState: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """Best bid and offer; a side that has no price is None. `quoted_at` UTC."""
+
+    symbol: str
+    bid_px: Decimal | None
+    ask_px: Decimal | None
+    quoted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One daily bar, unadjusted; prices in the account's currency, volume in shares."""
+
+    symbol: str
+    session: date
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+
+
+class MarketData(Protocol):
+    def quotes(self, symbols: Iterable[str]) -> Mapping[str, Quote]:
+        """Latest quotes; symbols without one are left out. Raises BrokerUnavailable/Refused."""
+        ...
+
+    def daily_bars(
+        self, symbols: Iterable[str], *, end: date, count: int
+    ) -> Mapping[str, Sequence[Bar]]:
+        """Up to `count` daily bars per symbol up to and including session `end`, ascending."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyFacts:
+    """All that a strategy may know: `scheduled_for` is its "now" (UTC), nothing is fetched."""
+
+    strategy: str
+    scheduled_for: datetime
+    bars: Mapping[str, Sequence[Bar]]
+    positions: Mapping[str, Decimal]  # this strategy's own, signed
+    equity: Decimal
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
+class Strategy(Protocol):
+    """A plug-in: pure, deterministic; the same facts give the same decisions."""
+
+    bars_wanted: int
+    """How many daily bars per symbol `decide` needs."""
+
+    def decide(self, facts: StrategyFacts) -> Sequence[Mapping[str, object]]:
+        """Decision JSON without strategy, account and event_ts: the scheduler sets those."""
+        ...
