@@ -1,0 +1,8 @@
+"""Alembic environment; driven by torghut.storage.migrate, which passes an open connection."""
+
+from alembic import context
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, transaction_per_migration=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,367 @@
+"""Settings: environment, then the TOML file named by TORGHUT_CONFIG, then defaults.
+
+`load()` reads them all, checks them together and raises ConfigError (exit 78) with the setting's
+outside name. Secrets are `SecretStr`: they print as asterisks everywhere.
+
+Live money needs three keys (P10): TORGHUT_TRADING_MODE=live, TORGHUT_LIVE_TRADING_ENABLED=true
+and TORGHUT_LIVE_ACCOUNT_NUMBER, which is compared with the broker's own answer before anything
+is sent (torghut.services.supervisor). Paper mode refuses the live host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from torghut.domain.errors import ConfigError
+from torghut.domain.risk import LIMIT_DEFAULTS, LIVE_LIMITS, Limit, Limits
+from torghut.domain.values import canonical_amount, parse_amount, parse_symbol, sha256_hex
+
+PAPER_HOST = "paper-api.alpaca.markets"
+LIVE_HOST = "api.alpaca.markets"
+DATA_URL = "https://data.alpaca.markets"
+
+_KUBERNETES = ("TORGHUT_SERVICE_", "TORGHUT_PORT")
+# set in every container beside a Service that is named torghut
+
+RISK_NAMES_LATER = frozenset(
+    {
+        *("max_position_pct_equity", "max_gross_exposure", "max_net_exposure"),
+        *("duplicate_window_s", "cooldown_s", "price_collar_bps", "max_drawdown_pct"),
+    }
+)
+"""Limit names of the fixed interface that this version does not enforce, and so refuses."""
+
+
+class StrategyConfig(BaseModel):
+    """One `[strategies.NAME]` table: which plug-in runs when, on what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    plugin: str = Field(alias="class")
+    schedule: str  # five cron fields, America/New_York
+    symbols: tuple[str, ...]
+    params: Mapping[str, Any] = Field(default_factory=dict)
+    missed_ticks: Literal["run_once", "skip"] = "run_once"
+
+    @field_validator("symbols")
+    @classmethod
+    def _symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("needs at least one symbol")
+        return tuple(parse_symbol(symbol) for symbol in value)
+
+
+class Settings(BaseSettings):
+    """Every setting. Names, defaults and units: README, "Settings"."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TORGHUT_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path | None = None
+    config: Path | None = None
+    database_url: SecretStr | None = None
+    broker: Literal["sim", "alpaca"] = "sim"
+    account: str = Field(default="paper", min_length=1, max_length=64)
+    trading_mode: Literal["paper", "live"] = "paper"
+    live_trading_enabled: bool = False
+    live_account_number: str | None = None
+    trading_enabled: bool = True
+    apca_api_key_id: SecretStr | None = Field(default=None, validation_alias="APCA_API_KEY_ID")
+    apca_api_secret_key: SecretStr | None = Field(
+        default=None, validation_alias="APCA_API_SECRET_KEY"
+    )
+    apca_api_base_url: str | None = Field(default=None, validation_alias="APCA_API_BASE_URL")
+    apca_api_data_url: str | None = Field(default=None, validation_alias="APCA_API_DATA_URL")
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    api_tokens: SecretStr | None = None
+    broker_timeout_s: float = Field(default=10, gt=0, le=120)
+    lease_ttl_s: float = Field(default=10, ge=1, le=600)
+    reconcile_interval_s: float = Field(default=15, ge=0.1, le=3600)
+    absence_grace_s: float = Field(default=30, ge=0, le=3600)
+    broker_rate_per_min: int = Field(default=200, ge=1, le=1_000_000)
+    session_policy: Literal["send", "hold", "deny"] = "send"
+    decision_ttl_s: float = Field(default=86_400, gt=0)
+    facts_wait_s: float = Field(default=30, ge=0, le=3600)
+    submit_threads: int = Field(default=8, ge=1, le=64)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "console"
+    risk: Mapping[str, Any] = Field(default_factory=dict)
+    strategies: Mapping[str, StrategyConfig] = Field(default_factory=dict)
+
+    @field_validator("apca_api_base_url", "apca_api_data_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http or https URL")
+        if value.endswith("/") or parts.path.rstrip("/").endswith("/v2"):
+            raise ValueError("must have no trailing slash and no /v2 at its end")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must have no user, query or fragment")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("TORGHUT_CONFIG")
+        if not path:
+            return (init_settings, env_settings)
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path)))
+
+    # ------------------------------------------------------------------ derived
+
+    @property
+    def base_url(self) -> str:
+        """Where orders go: the setting, else Alpaca's host for the trading mode."""
+        if self.apca_api_base_url:
+            return self.apca_api_base_url
+        return f"https://{LIVE_HOST if self.trading_mode == 'live' else PAPER_HOST}"
+
+    @property
+    def data_url(self) -> str:
+        """Where quotes come from: the setting, else beside a broker that is not Alpaca's own."""
+        if self.apca_api_data_url:
+            return self.apca_api_data_url
+        host = urlsplit(self.base_url).hostname or ""
+        return DATA_URL if host.endswith(".alpaca.markets") else self.base_url
+
+    def tokens(self) -> frozenset[str]:
+        """The API's bearer tokens, comma-separated in TORGHUT_API_TOKENS."""
+        text = self.api_tokens.get_secret_value() if self.api_tokens else ""
+        return frozenset(token.strip() for token in text.split(",") if token.strip())
+
+
+def load(**overrides: Any) -> Settings:
+    """All settings, checked alone and together. Raises ConfigError for the first fault."""
+    _check_config_file()
+    _check_unknown_environment()
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise _config_error(error) from None
+    _check_together(settings)
+    RiskPolicy(settings)
+    return settings
+
+
+def check_live_keys(settings: Settings, account_number: str) -> None:
+    """The third key, at the broker: live money only on the account it is meant for (P10)."""
+    if settings.trading_mode != "live":
+        return
+    if account_number != settings.live_account_number:
+        raise ConfigError(
+            "TORGHUT_LIVE_ACCOUNT_NUMBER",
+            "is not the number of the account that the keys reach",
+            "set it to the account's own number, or use the keys of the account you mean",
+        )
+
+
+class RiskPolicy:
+    """The `[risk]` table: limits for everything, then by strategy, then by symbol.
+
+    The most specific setting of a limit wins: symbol over strategy over the whole table.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        table = {str(name).lower(): value for name, value in settings.risk.items()}
+        by_strategy = _sub_table(table, "strategy")
+        by_symbol = {k.upper(): v for k, v in _sub_table(table, "symbol").items()}
+        self._symbols = _enabled_symbols(table.pop("symbols", None))
+        self._global = _limits(table, "risk")
+        self._strategy = {k: _limits(v, f"risk.strategy.{k}") for k, v in by_strategy.items()}
+        self._symbol = {k: _limits(v, f"risk.symbol.{k}") for k, v in by_symbol.items()}
+        self.version = sha256_hex(self._as_json())[:16]
+        if settings.trading_mode == "live":
+            self._check_live()
+
+    def limits_for(self, strategy: str, symbol: str) -> Limits:
+        """The limits in force for one decision."""
+        merged = {name: Limit(value, "default") for name, value in LIMIT_DEFAULTS.items()}
+        merged |= self._global
+        merged |= self._strategy.get(strategy, {})
+        merged |= self._symbol.get(symbol, {})
+        source = "default" if self._symbols is None else "risk.symbols"
+        return Limits(merged, self._symbols, source, self.version)
+
+    def _check_live(self) -> None:
+        for name in LIVE_LIMITS:
+            scopes = [self._global, *self._strategy.values(), *self._symbol.values()]
+            off = any(name in scope and scope[name].value is None for scope in scopes)
+            if off or (name not in self._global and LIMIT_DEFAULTS[name] is None):
+                raise ConfigError(
+                    f"TORGHUT_RISK__{name.upper()}", "is off", "live mode needs it: set a value"
+                )
+
+    def _as_json(self) -> dict[str, object]:
+        def plain(limits: Mapping[str, Limit]) -> dict[str, object]:
+            return {k: None if v.value is None else str(v.value) for k, v in limits.items()}
+
+        return {
+            "defaults": {k: None if v is None else str(v) for k, v in LIMIT_DEFAULTS.items()},
+            "symbols": None if self._symbols is None else sorted(self._symbols),
+            "risk": plain(self._global),
+            "strategy": {k: plain(v) for k, v in self._strategy.items()},
+            "symbol": {k: plain(v) for k, v in self._symbol.items()},
+        }
+
+
+def _sub_table(table: dict[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
+    value = table.pop(name, {})
+    if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in value.values()):
+        raise ConfigError(
+            f"[risk.{name}]", "is not a table of tables", f"write [risk.{name}.NAME] with limits"
+        )
+    return {str(k): v for k, v in value.items()}
+
+
+def _limits(table: Mapping[str, Any], source: str) -> dict[str, Limit]:
+    limits: dict[str, Limit] = {}
+    for raw_name, raw in table.items():
+        name = str(raw_name).lower()
+        setting = f"TORGHUT_RISK__{name.upper()}" if source == "risk" else f"[{source}] {name}"
+        off = isinstance(raw, str) and raw.strip().lower() == "off"
+        if name in RISK_NAMES_LATER:
+            if off:
+                continue
+            raise ConfigError(setting, "is not enforced by this version", "remove it, or write off")
+        if name not in LIMIT_DEFAULTS:
+            known = ", ".join(LIMIT_DEFAULTS)
+            raise ConfigError(setting, "is not a known limit", f"use one of: {known}")
+        if off:
+            limits[name] = Limit(None, source)
+            continue
+        try:
+            value = parse_amount(raw)
+        except ValueError as error:
+            raise ConfigError(setting, str(error), "write a number, or off") from None
+        if value < 0 or (name.endswith("_pct") and value > 100):
+            raise ConfigError(
+                setting,
+                f"is {canonical_amount(value)}",
+                "write a number from 0 on (percent: to 100)",
+            )
+        limits[name] = Limit(value, source)
+    return limits
+
+
+def _enabled_symbols(value: object) -> frozenset[str] | None:
+    if value is None:
+        return None
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)):
+        raise ConfigError("TORGHUT_RISK__SYMBOLS", "is not a list", "write AAPL,MSFT")
+    try:
+        return frozenset(parse_symbol(n.strip() if isinstance(n, str) else n) for n in names)
+    except ValueError as error:
+        raise ConfigError("TORGHUT_RISK__SYMBOLS", f"has an item that {error}", "mend it") from None
+
+
+def _check_config_file() -> None:
+    path = os.environ.get("TORGHUT_CONFIG")
+    if not path:
+        return
+    try:
+        tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            "TORGHUT_CONFIG", f"cannot be read ({error.strerror})", "name a file that exists"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("TORGHUT_CONFIG", f"is not TOML: {error}", "mend the file") from None
+
+
+def _check_unknown_environment() -> None:
+    known = {f"TORGHUT_{name.upper()}" for name in Settings.model_fields}
+    allowed = known | {"TORGHUT_TEST_DATABASE_URL", "TORGHUT_CRASH_AT"}
+    for name in sorted(os.environ):
+        if name.startswith("TORGHUT_") and name not in allowed:
+            if name.startswith(("TORGHUT_RISK__", *_KUBERNETES)):
+                continue
+            raise ConfigError(
+                name, "is not a known setting", "see the table in README, or unset it"
+            )
+
+
+def _check_together(settings: Settings) -> None:
+    host = (urlsplit(settings.base_url).hostname or "").rstrip(".")
+    if settings.trading_mode == "live":
+        if not settings.live_trading_enabled:
+            raise ConfigError(
+                "TORGHUT_LIVE_TRADING_ENABLED",
+                "is not true while TORGHUT_TRADING_MODE=live",
+                "set it to true if real money is meant, or use TORGHUT_TRADING_MODE=paper",
+            )
+        if not settings.live_account_number:
+            raise ConfigError(
+                "TORGHUT_LIVE_ACCOUNT_NUMBER",
+                "is missing while TORGHUT_TRADING_MODE=live",
+                "set it to the number of the account that may be traded",
+            )
+        if settings.broker == "sim":
+            raise ConfigError(
+                "TORGHUT_BROKER", "is sim while TORGHUT_TRADING_MODE=live", "set it to alpaca"
+            )
+    elif host == LIVE_HOST:
+        raise ConfigError(
+            "APCA_API_BASE_URL",
+            "is Alpaca's live host while TORGHUT_TRADING_MODE=paper",
+            f"use https://{PAPER_HOST}",
+        )
+    if settings.broker == "alpaca":
+        for name in ("apca_api_key_id", "apca_api_secret_key"):
+            if getattr(settings, name) is None or not getattr(settings, name).get_secret_value():
+                raise ConfigError(
+                    name.upper(), "is missing while TORGHUT_BROKER=alpaca", "set it to your key"
+                )
+    if not settings.tokens() and not _is_loopback(settings.http_host):
+        raise ConfigError(
+            "TORGHUT_HTTP_HOST",
+            f"is {settings.http_host!r}, which others can reach, while TORGHUT_API_TOKENS is empty",
+            "set tokens, or use 127.0.0.1",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = [str(part) for part in first["loc"]]
+    head = place[0].upper() if place else "settings"
+    setting = head if head.startswith("APCA_") else "TORGHUT_" + "__".join(p.upper() for p in place)
+    if place and place[0] == "strategies" and len(place) > 1:
+        setting = "[" + ".".join(place[:2]) + "] " + ".".join(place[2:])
+    problem = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return ConfigError(setting, "is not a known setting", "see the table in README")
+    return ConfigError(setting, problem[0].lower() + problem[1:], "see the table in README")

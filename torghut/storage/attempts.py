@@ -1,0 +1,181 @@
+"""risk_verdicts and submission_attempts: what was judged, what was asked, what came back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from torghut.domain.risk import Facts, Reservations, Verdict
+from torghut.domain.submission import Proof
+from torghut.ports import Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A submission about to be made, committed before the call (P3)."""
+
+    decision_id: int
+    attempt_no: int
+    client_order_id: str
+    order_sent: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One lookup and what it came to."""
+
+    decision_id: int
+    attempt_no: int
+    client_order_id: str
+    proof: Proof
+    message: str
+    asked_at: datetime
+    broker_order_id: str | None = None
+
+
+def add_verdicts(
+    tx: Connection,
+    verdicts: Sequence[tuple[int, Verdict, Facts, Reservations]],
+    *,
+    now: datetime,
+) -> None:
+    """Store verdicts of decisions (by id) with the facts they were made from."""
+    if not verdicts:
+        return
+    tx.execute(
+        text("""
+        INSERT INTO risk_verdicts (decision_id, outcome, deny_reason, policy_version, checks,
+          facts, reference_px, notional, judged_at)
+        SELECT decision_id, outcome, deny_reason, policy_version, checks::jsonb, facts::jsonb,
+          reference_px, notional, :now
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:outcome AS text[]), CAST(:deny AS text[]),
+          CAST(:policy AS text[]), CAST(:checks AS text[]), CAST(:facts AS text[]),
+          CAST(:px AS numeric[]), CAST(:notional AS numeric[]))
+          AS n (decision_id, outcome, deny_reason, policy_version, checks, facts, reference_px,
+                notional)"""),
+        {
+            "ids": [id_ for id_, _, _, _ in verdicts],
+            "outcome": ["approved" if v.approved else "denied" for _, v, _, _ in verdicts],
+            "deny": [v.deny_reason.value if v.deny_reason else None for _, v, _, _ in verdicts],
+            "policy": [v.policy_version for _, v, _, _ in verdicts],
+            "checks": [json.dumps([c.as_json() for c in v.checks]) for _, v, _, _ in verdicts],
+            "facts": [
+                json.dumps({**facts.as_json(), "reservations": reservations.as_json()})
+                for _, _, facts, reservations in verdicts
+            ],
+            "px": [v.reference_px for _, v, _, _ in verdicts],
+            "notional": [v.notional for _, v, _, _ in verdicts],
+            "now": now,
+        },
+    )
+
+
+def add_intents(tx: Connection, intents: Sequence[Intent], *, token: int, now: datetime) -> None:
+    """Record submissions that are about to be made."""
+    if not intents:
+        return
+    tx.execute(
+        text("""
+        INSERT INTO submission_attempts (decision_id, operation, attempt_no, client_order_id,
+          fencing_token, order_sent, intended_at)
+        SELECT decision_id, 'submit', attempt_no, client_order_id, :token, sent::jsonb, :now
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS int[]), CAST(:coids AS text[]),
+          CAST(:sent AS text[])) AS n (decision_id, attempt_no, client_order_id, sent)"""),
+        {
+            "ids": [i.decision_id for i in intents],
+            "numbers": [i.attempt_no for i in intents],
+            "coids": [i.client_order_id for i in intents],
+            "sent": [json.dumps(i.order_sent) for i in intents],
+            "token": token,
+            "now": now,
+        },
+    )
+
+
+def set_outcomes(
+    tx: Connection,
+    outcomes: Sequence[tuple[int, int, Proof, Answer]],
+    *,
+    now: datetime,
+) -> None:
+    """Write what came back to (decision id, attempt number); a second writing changes nothing."""
+    if not outcomes:
+        return
+    answers = [answer for _, _, _, answer in outcomes]
+    tx.execute(
+        text("""
+        UPDATE submission_attempts a SET outcome = n.outcome, http_status = n.http_status,
+          broker_code = n.code, message = n.message, body = n.body, request_id = n.request_id,
+          broker_order_id = n.broker_order_id, answered_at = :now
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS int[]), CAST(:outcome AS text[]),
+          CAST(:http AS int[]), CAST(:code AS text[]), CAST(:message AS text[]),
+          CAST(:body AS text[]), CAST(:request AS text[]), CAST(:order_id AS text[]))
+          AS n (decision_id, attempt_no, outcome, http_status, code, message, body, request_id,
+                broker_order_id)
+        WHERE a.decision_id = n.decision_id AND a.attempt_no = n.attempt_no
+          AND a.operation = 'submit' AND a.outcome IS NULL"""),
+        {
+            "ids": [id_ for id_, _, _, _ in outcomes],
+            "numbers": [number for _, number, _, _ in outcomes],
+            "outcome": [proof.value for _, _, proof, _ in outcomes],
+            "http": [a.http_status for a in answers],
+            "code": [a.broker_code for a in answers],
+            "message": [_storable(a.message) for a in answers],
+            "body": [_storable(a.body) for a in answers],
+            "request": [_storable(a.request_id) for a in answers],
+            "order_id": [a.order.broker_order_id if a.order else None for a in answers],
+            "now": now,
+        },
+    )
+
+
+def add_lookups(tx: Connection, lookups: Sequence[Asked], *, token: int, now: datetime) -> None:
+    """Record lookups with their answers."""
+    if not lookups:
+        return
+    tx.execute(
+        text("""
+        INSERT INTO submission_attempts (decision_id, operation, attempt_no, client_order_id,
+          fencing_token, intended_at, outcome, message, broker_order_id, answered_at)
+        SELECT decision_id, 'lookup', attempt_no, client_order_id, :token, asked_at, outcome,
+          message, broker_order_id, :now
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS int[]), CAST(:coids AS text[]),
+          CAST(:asked AS timestamptz[]), CAST(:outcome AS text[]), CAST(:message AS text[]),
+          CAST(:order_id AS text[]))
+          AS n (decision_id, attempt_no, client_order_id, asked_at, outcome, message,
+                broker_order_id)"""),
+        {
+            "ids": [a.decision_id for a in lookups],
+            "numbers": [a.attempt_no for a in lookups],
+            "coids": [a.client_order_id for a in lookups],
+            "asked": [a.asked_at for a in lookups],
+            "outcome": [a.proof.value for a in lookups],
+            "message": [_storable(a.message) for a in lookups],
+            "order_id": [a.broker_order_id for a in lookups],
+            "token": token,
+            "now": now,
+        },
+    )
+
+
+def refused_last(tx: Connection, decision_ids: Sequence[int]) -> set[int]:
+    """Those of the decisions whose newest submission was refused by the broker."""
+    rows = tx.execute(
+        text("""
+        SELECT DISTINCT ON (decision_id) decision_id, outcome FROM submission_attempts
+        WHERE decision_id = ANY(CAST(:ids AS bigint[])) AND operation = 'submit'
+        ORDER BY decision_id, attempt_no DESC"""),
+        {"ids": list(decision_ids)},
+    )
+    return {row.decision_id for row in rows if row.outcome == Proof.REFUSED}
+
+
+def _storable(value: str | None) -> str | None:
+    """Text as Postgres can hold it: without NUL and lone surrogates, which a body may contain."""
+    if value is None:
+        return None
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

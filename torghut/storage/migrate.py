@@ -1,0 +1,115 @@
+"""Bring a database to the schema this version needs; safe when several processes try at once.
+
+The scripts are `migrations/` of the repository, shipped in the wheel as `torghut/migrations`.
+A transaction-level advisory lock makes concurrent upgrades one after the other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from torghut.domain.errors import DatabaseUnavailable, TorghutError
+from torghut.storage.database import CONNECT_TIMEOUT_S, database_url, unreachable
+
+SERVER_VERSION_MIN = 15
+_LOCK_KEY = 0x746F7267687574  # "torghut"
+
+
+class SchemaError(TorghutError):
+    """The database's schema is not the one this version works with; the text says what to do."""
+
+
+def upgrade(url: str) -> tuple[str | None, str]:
+    """Migrate to the newest schema; returns (revision before, revision now).
+
+    Raises DatabaseUnavailable, SchemaError (unknown newer schema, too old a server).
+    """
+    target = database_url(url)
+    engine = create_engine(target, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    try:
+        with engine.connect() as connection:
+            _check_server(connection.dialect.server_version_info)
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+            connection.commit()
+            before = MigrationContext.configure(connection).get_current_revision()
+            _check_known(before)
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+            after = MigrationContext.configure(connection).get_current_revision()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
+            connection.commit()
+            assert after is not None
+            return before, after
+    except OperationalError as error:
+        raise DatabaseUnavailable(unreachable(target, error)) from error
+    finally:
+        engine.dispose()
+
+
+def check(url: str) -> str:
+    """The database's revision if it is the one this version works with.
+
+    Raises SchemaError when it is older, newer or absent; DatabaseUnavailable.
+    """
+    target = database_url(url)
+    engine = create_engine(target, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    try:
+        with engine.connect() as connection:
+            _check_server(connection.dialect.server_version_info)
+            revision = MigrationContext.configure(connection).get_current_revision()
+    except OperationalError as error:
+        raise DatabaseUnavailable(unreachable(target, error)) from error
+    finally:
+        engine.dispose()
+    _check_known(revision)
+    head = _scripts().get_current_head()
+    if revision is None or revision != head:
+        stands = f"at schema {revision}" if revision else "empty"
+        raise SchemaError(
+            f"the database is {stands}, this version needs schema {head}; "
+            "run `torghut migrate`, or start with `torghut run --migrate`"
+        )
+    return revision
+
+
+def _check_server(version: tuple[int | str, ...] | None) -> None:
+    if version is None or int(version[0]) < SERVER_VERSION_MIN:
+        shown = ".".join(map(str, version or ()))
+        raise SchemaError(
+            f"the server is PostgreSQL {shown}; versions from {SERVER_VERSION_MIN} on are supported"
+        )
+
+
+def _check_known(revision: str | None) -> None:
+    if revision is not None and revision not in {s.revision for s in _scripts().walk_revisions()}:
+        raise SchemaError(
+            f"the database has schema {revision}, which this version does not know: "
+            "it was migrated by a newer one; install that version"
+        )
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_location()).replace("%", "%%"))
+    return config
+
+
+def _location() -> Path:
+    package = Path(__file__).resolve().parent.parent
+    for candidate in (package / "migrations", package.parent / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise SchemaError(f"no migration scripts beside {package}; install torghut again")
