@@ -1,0 +1,110 @@
+"""The simulator's second set of books: every order ever accepted, by client_order_id.
+
+Append-only and separate from the order book. It learns from events alone and does not enforce
+anything, so a client_order_id that was taken twice shows here as two broker orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from torghut.simulator.book import BookEvent
+from torghut.simulator.numbers import ZERO, optional_text, text
+from torghut.simulator.orders import Fill, Order
+
+
+@dataclass(slots=True)
+class LedgerLine:
+    """One accepted broker order."""
+
+    order_id: str
+    symbol: str
+    side: str
+    qty: Decimal | None
+    notional: Decimal | None
+    status: str
+    replaces: str | None
+    filled_qty: Decimal = ZERO
+    filled_cost: Decimal = ZERO
+    fills: int = 0
+
+    def json(self) -> dict[str, Any]:
+        """The line as the control API shows it; amounts are strings."""
+        return {
+            "order_id": self.order_id,
+            "symbol": self.symbol,
+            "side": self.side,
+            "qty": optional_text(self.qty),
+            "notional": optional_text(self.notional),
+            "status": self.status,
+            "replaces": self.replaces,
+            "filled_qty": text(self.filled_qty),
+            "filled_cost": text(self.filled_cost),
+            "fills": self.fills,
+        }
+
+
+class Ledger:
+    """Lines by client_order_id, in order of acceptance."""
+
+    def __init__(self) -> None:
+        self.by_client_id: dict[str, list[LedgerLine]] = {}
+        self._by_order_id: dict[str, LedgerLine] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.by_client_id.clear()
+        self._by_order_id.clear()
+
+    def observe(self, event: BookEvent) -> None:
+        """Take in one event of the book."""
+        self.observe_order(event.order)
+        if event.fill is not None:
+            self.observe_fill(event.fill)
+
+    def observe_order(self, order: Order) -> None:
+        """Add the order if it is new, and note its status."""
+        line = self._by_order_id.get(order.id)
+        if line is None:
+            line = LedgerLine(
+                order.id, order.symbol, order.side, order.qty, order.notional, order.status,
+                order.replaces,
+            )  # fmt: skip
+            self._by_order_id[order.id] = line
+            self.by_client_id.setdefault(order.client_order_id, []).append(line)
+        line.status = order.status
+
+    def observe_fill(self, fill: Fill) -> None:
+        """Add one fill to its order's line."""
+        line = self._by_order_id[fill.order_id]
+        line.filled_qty += fill.qty
+        line.filled_cost += fill.qty * fill.price
+        line.fills += 1
+
+    def json(self) -> dict[str, Any]:
+        """`orders` by client_order_id, and `totals`."""
+        lines = list(self._by_order_id.values())
+        by_status: dict[str, int] = {}
+        for line in lines:
+            by_status[line.status] = by_status.get(line.status, 0) + 1
+        duplicates = [key for key, found in self.by_client_id.items() if len(found) > 1]
+        return {
+            "orders": {
+                key: [line.json() for line in found] for key, found in self.by_client_id.items()
+            },
+            "totals": {
+                "client_order_ids": len(self.by_client_id),
+                "orders": len(lines),
+                "duplicate_client_order_ids": duplicates,
+                "by_status": by_status,
+                "fills": sum(line.fills for line in lines),
+                "bought_usd": text(_cost(lines, "buy")),
+                "sold_usd": text(_cost(lines, "sell")),
+            },
+        }
+
+
+def _cost(lines: list[LedgerLine], side: str) -> Decimal:
+    return sum((line.filled_cost for line in lines if line.side == side), ZERO)

@@ -1,0 +1,202 @@
+"""Orders and fills as the broker sees them, and their JSON form.
+
+Status graph of a simulated order (statuses that the simulator never gives are left out):
+
+    pending_new ─┐                        ┌─> filled
+                 ├─> new ─> partially_filled ─┴─> pending_cancel ─> canceled
+    accepted ────┘    └──> filled | pending_cancel | expired | replaced | rejected
+
+`accepted` is where an order waits for the market to open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from torghut.simulator.clock import NEW_YORK, rfc3339
+from torghut.simulator.numbers import QTY_STEP, ZERO, optional_text, text
+
+TERMINAL = frozenset({"filled", "canceled", "expired", "replaced", "rejected"})
+WORKING = frozenset({"new", "partially_filled"})
+AVG_PRICE_STEP = Decimal("0.000001")
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A validated order request: what is asked for, before an order exists."""
+
+    symbol: str
+    side: str
+    type: str
+    time_in_force: str
+    qty: Decimal | None
+    notional: Decimal | None
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    extended_hours: bool = False
+    client_order_id: str | None = None
+    position_intent: str | None = None
+
+
+@dataclass(slots=True)
+class Order:
+    """One broker order. Quantities in shares or coins, prices in USD, instants UTC.
+
+    `closing` orders reduce a position, others reserve buying power at `reserve_price` a share.
+    """
+
+    id: str
+    client_order_id: str
+    symbol: str
+    asset_id: str
+    asset_class: str
+    side: str
+    type: str
+    time_in_force: str
+    qty: Decimal | None
+    notional: Decimal | None
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    extended_hours: bool
+    position_intent: str
+    status: str
+    created_at: datetime
+    updated_at: datetime
+    submitted_at: datetime
+    expires_at: datetime
+    filled_qty: Decimal = ZERO
+    filled_cost: Decimal = ZERO
+    filled_at: datetime | None = None
+    expired_at: datetime | None = None
+    canceled_at: datetime | None = None
+    failed_at: datetime | None = None
+    replaced_at: datetime | None = None
+    replaced_by: str | None = None
+    replaces: str | None = None
+    stop_triggered: bool = False
+    closing: bool = False
+    reserve_price: Decimal = ZERO
+
+    @property
+    def is_open(self) -> bool:
+        """True while the order may still fill."""
+        return self.status not in TERMINAL
+
+    @property
+    def is_buy(self) -> bool:
+        """True for the buying side."""
+        return self.side == "buy"
+
+    def leaves_qty(self, price: Decimal) -> Decimal:
+        """What is still to be filled; for a notional order, what its money buys at `price`."""
+        if self.qty is not None:
+            return self.qty - self.filled_qty
+        if self.notional is None:
+            return ZERO
+        return ((self.notional - self.filled_cost) / price).quantize(QTY_STEP, "ROUND_DOWN")
+
+    @property
+    def reserved(self) -> Decimal:
+        """Buying power this order holds back while it is open, USD."""
+        if not self.is_open or self.closing:
+            return ZERO
+        if self.qty is None:
+            return (self.notional or ZERO) - self.filled_cost
+        return self.reserve_price * (self.qty - self.filled_qty)
+
+    @property
+    def held(self) -> Decimal:
+        """Shares of the position this order holds back while it is open."""
+        if not self.is_open or not self.closing:
+            return ZERO
+        if self.qty is None:
+            return self.leaves_qty(self.reserve_price)
+        return self.qty - self.filled_qty
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution of an order; `id` is its account activity's id."""
+
+    id: str
+    order_id: str
+    symbol: str
+    side: str
+    qty: Decimal
+    price: Decimal
+    cum_qty: Decimal
+    leaves_qty: Decimal
+    order_status: str
+    at: datetime
+    fee_qty: Decimal = ZERO
+
+
+def activity_id(at: datetime, unique: str) -> str:
+    """`yyyymmddHHMMSSmmm::uuid`, the prefix in New York local time."""
+    local = at.astimezone(NEW_YORK)
+    return f"{local:%Y%m%d%H%M%S}{local.microsecond // 1000:03d}::{unique}"
+
+
+def order_json(order: Order) -> dict[str, Any]:
+    """The Order object of the trading API."""
+    filled = order.filled_qty
+    average = (order.filled_cost / filled).quantize(AVG_PRICE_STEP) if filled else None
+    return {
+        "id": order.id,
+        "client_order_id": order.client_order_id,
+        "created_at": rfc3339(order.created_at),
+        "updated_at": rfc3339(order.updated_at),
+        "submitted_at": rfc3339(order.submitted_at),
+        "filled_at": rfc3339(order.filled_at),
+        "expires_at": rfc3339(order.expires_at),
+        "expired_at": rfc3339(order.expired_at),
+        "canceled_at": rfc3339(order.canceled_at),
+        "failed_at": rfc3339(order.failed_at),
+        "replaced_at": rfc3339(order.replaced_at),
+        "replaced_by": order.replaced_by,
+        "replaces": order.replaces,
+        "asset_id": order.asset_id,
+        "symbol": order.symbol,
+        "asset_class": order.asset_class,
+        "notional": optional_text(order.notional),
+        "qty": optional_text(order.qty),
+        "filled_qty": text(filled),
+        "filled_avg_price": optional_text(average),
+        "order_class": "",
+        "order_type": order.type,
+        "type": order.type,
+        "side": order.side,
+        "position_intent": order.position_intent,
+        "time_in_force": order.time_in_force,
+        "limit_price": optional_text(order.limit_price),
+        "stop_price": optional_text(order.stop_price),
+        "status": order.status,
+        "extended_hours": order.extended_hours,
+        "legs": None,
+        "trail_percent": None,
+        "trail_price": None,
+        "hwm": None,
+        "subtag": None,
+        "source": None,
+    }
+
+
+def activity_json(fill: Fill) -> dict[str, Any]:
+    """The FILL row of `/v2/account/activities`."""
+    return {
+        "id": fill.id,
+        "activity_type": "FILL",
+        "transaction_time": rfc3339(fill.at),
+        "type": "fill" if fill.leaves_qty == 0 else "partial_fill",
+        "price": text(fill.price),
+        "qty": text(fill.qty),
+        "side": fill.side,
+        "symbol": fill.symbol,
+        "leaves_qty": text(fill.leaves_qty),
+        "order_id": fill.order_id,
+        "cum_qty": text(fill.cum_qty),
+        "order_status": fill.order_status,
+    }
