@@ -1,0 +1,262 @@
+"""AlpacaBroker: the `Broker` port over the real alpaca-py client.
+
+```
+submit ── POST /v2/orders ─────────────────────▶ Answer, never an exception
+lookup ── GET /v2/orders:by_client_order_id ───▶ found | a definite 404
+others ── GET /v2/… ───────────────────────────▶ what they name
+                  └ failed question: BrokerUnavailable (ask again) | BrokerRefused (401, 403)
+```
+
+What an answer proves: torghut.brokers.alpaca_answers. How it is carried, the time limits and the
+threads: torghut.brokers.alpaca_transport. Facts about the API: Alpaca's OpenAPI "Trading API
+2.0.1" and measurements of the paper API.
+
+A row of a list that cannot be read is left out, logged (`broker_row_malformed`) and counted in
+`malformed_total`: one poisoned row must not hide the others. Positions are the exception, because
+a sum over some of them would understate the exposure: there it is BrokerUnavailable.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+from urllib.parse import quote
+
+import structlog
+from alpaca.trading.client import TradingClient
+
+from torghut.brokers import alpaca_answers as answers
+from torghut.brokers import alpaca_mapping as mapping
+from torghut.brokers.alpaca_answers import Reply
+from torghut.brokers.alpaca_mapping import MalformedBody
+from torghut.brokers.alpaca_transport import CallFailed, Transport
+from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.orders import Order, OrderRequest
+from torghut.ports import (
+    Answer,
+    BrokerAccount,
+    BrokerPosition,
+    FillActivity,
+    Lookup,
+    Outcome,
+    RateState,
+)
+
+ORDERS_PAGE_MAX = 500
+ACTIVITIES_PAGE_MAX = 100
+LOGGED_ROW_LENGTH_MAX = 500
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class AlpacaBroker:
+    """One Alpaca account, or a simulator of it, at `base_url` (no trailing slash, no /v2).
+
+    Safe to use from any number of threads; `pool_size` connections are kept open between them.
+    `timeout_s` bounds every call: connecting by min(5, timeout_s), then the whole answer by
+    timeout_s. Raises ConfigError for an unusable URL or key, or an alpaca-py whose retries cannot
+    be switched off.
+    """
+
+    def __init__(
+        self,
+        *,
+        key_id: str,
+        secret_key: str,
+        base_url: str,
+        timeout_s: float,
+        pool_size: int = 16,
+    ) -> None:
+        self._rate = RateState()
+        self._malformed_total = 0
+        self._counting = threading.Lock()
+        self._transport = Transport(
+            lambda: TradingClient(key_id, secret_key, raw_data=True, url_override=base_url),
+            base_url=base_url,
+            secrets=(key_id, secret_key),
+            timeout_s=timeout_s,
+            pool_size=pool_size,
+            on_reply=self._note_rate,
+        )
+
+    @property
+    def malformed_total(self) -> int:
+        """Rows of lists left out since construction because they could not be read."""
+        return self._malformed_total
+
+    def submit(self, order: OrderRequest, client_order_id: str) -> Answer:
+        """POST the order once; never raises for what broker or network do (P4)."""
+        try:
+            reply = self._transport.post("/orders", mapping.order_body(order, client_order_id))
+        except CallFailed as failure:
+            outcome = Outcome.NEVER_LEFT if failure.never_left else Outcome.IN_DOUBT
+            return Answer(outcome=outcome, message=str(failure))
+        return answers.submission_answer(reply, client_order_id)
+
+    def lookup(self, client_order_id: str) -> Lookup:
+        """The order of this id, or a definite "order not found" of the broker itself.
+
+        Raises BrokerUnavailable, BrokerRefused. After a replace it is the original order.
+        """
+        question = "lookup by client_order_id"
+        reply = self._get(
+            question, "/orders:by_client_order_id", {"client_order_id": client_order_id}
+        )
+        try:
+            found = answers.lookup_answer(reply, client_order_id)
+        except MalformedBody as error:
+            raise BrokerUnavailable(f"{question}: {error}") from error
+        if found is None:
+            raise _unusable(question, reply)
+        return found
+
+    def get_order(self, broker_order_id: str) -> Order | None:
+        """The order with the broker's id, None if the broker says there is none.
+
+        Raises BrokerUnavailable, BrokerRefused.
+        """
+        reply = self._get("order by id", f"/orders/{quote(broker_order_id, safe='')}", {})
+        if answers.order_not_found(reply):
+            return None
+        order = self._read("order by id", reply, mapping.order_of)
+        if order.broker_order_id != broker_order_id:
+            raise BrokerUnavailable("order by id: another order came back")
+        return order
+
+    def account(self) -> BrokerAccount:
+        """Raises BrokerUnavailable, BrokerRefused."""
+        return self._read("account", self._get("account", "/account", {}), mapping.account_of)
+
+    def positions(self) -> Sequence[BrokerPosition]:
+        """All open positions, or BrokerUnavailable if one of them cannot be read; BrokerRefused."""
+        reply = self._get("positions", "/positions", {})
+        return self._read("positions", reply, lambda data: [*map(mapping.position_of, _rows(data))])
+
+    def orders(self, *, after: datetime | None, limit: int) -> Sequence[Order]:
+        """Orders of any status, ascending by submission, `after` exclusive, `limit` 1 to 500.
+
+        Alpaca compares `after` with submission times that are finer than a microsecond, and can
+        precede `created_at` by milliseconds: page with an overlap. Rows left out make a page
+        shorter than it came (`malformed_total`), so a page is the last one only when empty of news.
+        Raises BrokerUnavailable, BrokerRefused; ValueError for another limit.
+        """
+        if not 1 <= limit <= ORDERS_PAGE_MAX:
+            raise ValueError(f"limit is {limit}, Alpaca takes 1 to {ORDERS_PAGE_MAX}")
+        return self._good("order", self._orders_page("all", after, limit), mapping.order_of)
+
+    def open_orders(self) -> Sequence[Order]:
+        """Every open order, paged until a page is not full.
+
+        Pages overlap, because `after` is exclusive and several orders can share an instant.
+        Raises BrokerUnavailable, also when a page of 500 brings nothing new; BrokerRefused.
+        """
+        found: dict[object, object] = {}
+        after: datetime | None = None
+        while True:
+            page = self._orders_page("open", after, ORDERS_PAGE_MAX)
+            known = len(found)
+            found.update((_row_key(row), row) for row in page)
+            if len(page) < ORDERS_PAGE_MAX:
+                return self._good("order", [*found.values()], mapping.order_of)
+            newest = _newest_submission(page)
+            if newest is None or len(found) == known:
+                raise BrokerUnavailable("open orders: a full page that cannot be paged past")
+            after = newest - timedelta(microseconds=1)
+
+    def fills(self, *, page_token: str | None, after: datetime | None) -> Sequence[FillActivity]:
+        """One page (at most 100) of FILL activities, ascending; `page_token` is the last id seen.
+
+        Raises BrokerUnavailable, BrokerRefused.
+        """
+        params: dict[str, object] = {"direction": "asc", "page_size": ACTIVITIES_PAGE_MAX}
+        if page_token is not None:
+            params["page_token"] = page_token
+        if after is not None:
+            params["after"] = mapping.instant_param(after)
+        reply = self._get("fills", "/account/activities/FILL", params)
+        return self._good("fill", self._read("fills", reply, _rows), mapping.fill_of)
+
+    def rate_state(self) -> RateState:
+        """X-RateLimit-* of the newest answer of any thread."""
+        return self._rate
+
+    def close(self) -> None:
+        """Close idle connections; calls after this answer NEVER_LEFT or raise BrokerUnavailable."""
+        self._transport.close()
+
+    def _orders_page(self, status: str, after: datetime | None, limit: int) -> list[object]:
+        params: dict[str, object] = {
+            "status": status,
+            "direction": "asc",
+            "limit": limit,
+            "nested": "false",
+        }
+        if after is not None:
+            params["after"] = mapping.instant_param(after)
+        return self._read("orders", self._get("orders", "/orders", params), _rows)
+
+    def _get(self, question: str, path: str, params: Mapping[str, object]) -> Reply:
+        """The complete answer to a question, unless there is none or the keys are refused."""
+        try:
+            reply = self._transport.get(path, params)
+        except CallFailed as failure:
+            raise BrokerUnavailable(f"{question}: {failure}") from failure
+        if reply.status in (401, 403):
+            message = answers.error_of(reply)[1]
+            raise BrokerRefused(f"{question}: HTTP {reply.status} {message}".rstrip())
+        return reply
+
+    def _read(self, question: str, reply: Reply, read: Callable[[object], T]) -> T:
+        if reply.status != 200:
+            raise _unusable(question, reply)
+        try:
+            return read(mapping.load_json(reply.body))
+        except MalformedBody as error:
+            raise BrokerUnavailable(f"{question}: {error}") from error
+
+    def _good(self, kind: str, rows: list[object], read: Callable[[object], T]) -> list[T]:
+        good: list[T] = []
+        for row in rows:
+            try:
+                good.append(read(row))
+            except MalformedBody as error:
+                with self._counting:
+                    self._malformed_total += 1
+                raw = str(row)[:LOGGED_ROW_LENGTH_MAX]
+                log.warning("broker_row_malformed", kind=kind, problem=str(error), raw=raw)
+        return good
+
+    def _note_rate(self, reply: Reply) -> None:
+        self._rate = answers.rate_of(reply)
+
+
+def _unusable(question: str, reply: Reply) -> BrokerUnavailable:
+    message = answers.error_of(reply)[1]
+    return BrokerUnavailable(f"{question}: HTTP {reply.status} {message}".rstrip())
+
+
+def _rows(data: object) -> list[object]:
+    if not isinstance(data, list):
+        raise MalformedBody(f"expected a list, got {type(data).__name__}")
+    return data
+
+
+def _row_key(row: object) -> object:
+    """What makes two rows of overlapping pages one: the id, or the row itself without one."""
+    key = row.get("id") if isinstance(row, Mapping) else None
+    return key if isinstance(key, str) else repr(row)
+
+
+def _newest_submission(page: list[object]) -> datetime | None:
+    for row in reversed(page):
+        if isinstance(row, Mapping):
+            try:
+                submitted = mapping.instant_of(row, "submitted_at")
+            except MalformedBody:
+                continue
+            if submitted is not None:
+                return submitted
+    return None

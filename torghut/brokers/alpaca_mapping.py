@@ -1,0 +1,275 @@
+"""Alpaca's JSON to our words, and our order to Alpaca's JSON. Pure: no I/O, no clock.
+
+```
+bytes ──load_json──▶ data ──▶ order_of · account_of · position_of · fill_of · quote_of · bar_of
+OrderRequest ──order_body──▶ the body of POST /orders
+```
+
+1. Amounts are exact both ways: JSON numbers are read as their text, and sent as text.
+2. Unknown statuses, types and extra fields pass; a field that must be there and is not, or cannot
+   be read, is `MalformedBody`. Nothing is filled in by guessing.
+3. Texts that no Postgres column can hold (NUL, lone surrogates) are replaced on reading, so that
+   one poisoned row cannot block the writer of all others.
+
+What an answer as a whole proves is judged in torghut.brokers.alpaca_answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from zoneinfo import ZoneInfo
+
+from torghut.domain.orders import Order, OrderRequest
+from torghut.domain.values import canonical_instant
+from torghut.ports import Bar, BrokerAccount, BrokerPosition, FillActivity, Quote
+
+AMOUNT_EXPONENT_MAX = 40  # 10^40: beyond any price or quantity, below what hurts to format
+
+_NEW_YORK = ZoneInfo("America/New_York")
+_INSTANT = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+# Position symbols of crypto pairs come without the slash that orders have; longest quote first.
+_CRYPTO_QUOTES = ("USDT", "USDC", "USD", "BTC")
+
+
+class MalformedBody(ValueError):
+    """The broker's JSON lacks a field that must be there, or holds one that cannot be read."""
+
+
+def order_body(order: OrderRequest, client_order_id: str) -> dict[str, object]:
+    """The JSON body of POST /orders; amounts as exact decimal text.
+
+    alpaca-py's own request models hold floats, which cannot say 0.1 or nine decimals.
+    """
+    body = order.payload()
+    body.update(symbol=order.symbol, side=order.side.value, client_order_id=client_order_id)
+    return body
+
+
+def load_json(body: bytes) -> object:
+    """The JSON of a body: integers as int, other numbers as their exact text.
+
+    Raises MalformedBody: not UTF-8, not JSON, NaN or infinities, nested too deeply.
+    """
+    try:
+        text = body.decode("utf-8")
+        data = json.loads(text, parse_float=str, parse_constant=_refuse_constant)
+        return _storable(data) if "\\u" in text else data
+    except (ValueError, RecursionError) as error:
+        raise MalformedBody(f"the body is not JSON ({type(error).__name__})") from None
+
+
+def order_of(data: object) -> Order:
+    """An Order from Alpaca's Order object. Raises MalformedBody naming the field.
+
+    Needs id, client_order_id, status, a creation time and, once something is filled,
+    filled_qty; an mleg parent has neither symbol nor side.
+    """
+    row = _object(data)
+    status = _text(row, "status")
+    filled = amount_of(row, "filled_qty")
+    if filled is None and status in ("filled", "partially_filled"):
+        raise MalformedBody(f"filled_qty is missing in an order that is {status}")
+    created = instant_of(row, "created_at") or instant_of(row, "submitted_at")
+    if created is None:
+        raise MalformedBody("created_at is missing")
+    return Order(
+        broker_order_id=_text(row, "id"),
+        client_order_id=_text(row, "client_order_id"),
+        symbol=_optional_text(row, "symbol") or "",
+        side=_optional_text(row, "side") or "",
+        order_type=_optional_text(row, "type") or _optional_text(row, "order_type") or "",
+        time_in_force=_optional_text(row, "time_in_force") or "",
+        status=status,
+        qty=amount_of(row, "qty"),
+        notional=amount_of(row, "notional"),
+        limit_price=amount_of(row, "limit_price"),
+        stop_price=amount_of(row, "stop_price"),
+        cum_qty=filled if filled is not None else Decimal(0),
+        avg_px=amount_of(row, "filled_avg_price"),
+        created_at=created,
+        updated_at=instant_of(row, "updated_at"),
+        submitted_at=instant_of(row, "submitted_at"),
+        replaces=_optional_text(row, "replaces"),
+        replaced_by=_optional_text(row, "replaced_by"),
+        raw=row,
+    )
+
+
+def account_of(data: object) -> BrokerAccount:
+    """A BrokerAccount. `blocked` only where a flag says so: the flags come and go with versions of
+    the API, and the broker itself refuses the orders of an account that it has blocked.
+    """
+    row = _object(data)
+    flags = ("account_blocked", "trading_blocked", "trade_suspended_by_user")
+    return BrokerAccount(
+        account_number=_text(row, "account_number"),
+        status=_text(row, "status"),
+        currency=_text(row, "currency"),
+        cash=required_amount(row, "cash"),
+        equity=required_amount(row, "equity"),
+        buying_power=required_amount(row, "buying_power"),
+        blocked=any(row.get(flag) is True for flag in flags),
+        raw=row,
+    )
+
+
+def position_of(data: object) -> BrokerPosition:
+    """A BrokerPosition, short quantities negative; "BTCUSD" becomes "BTC/USD" as orders have it."""
+    row = _object(data)
+    symbol, qty = _text(row, "symbol"), required_amount(row, "qty")
+    if row.get("side") == "short" and qty > 0:
+        qty = -qty
+    if row.get("asset_class") == "crypto" and "/" not in symbol:
+        quote = next((q for q in _CRYPTO_QUOTES if symbol.endswith(q) and symbol != q), "")
+        symbol = f"{symbol.removesuffix(quote)}/{quote}" if quote else symbol
+    return BrokerPosition(
+        symbol=symbol,
+        qty=qty,
+        avg_px=required_amount(row, "avg_entry_price"),
+        current_price=amount_of(row, "current_price"),
+    )
+
+
+def fill_of(data: object) -> FillActivity:
+    """A FillActivity from one row of /account/activities/FILL."""
+    row = _object(data)
+    at = instant_of(row, "transaction_time")
+    if at is None:
+        raise MalformedBody("transaction_time is missing")
+    return FillActivity(
+        activity_id=_text(row, "id"),
+        broker_order_id=_text(row, "order_id"),
+        symbol=_text(row, "symbol"),
+        side=_text(row, "side"),
+        last_qty=required_amount(row, "qty"),
+        last_px=required_amount(row, "price"),
+        cum_qty=required_amount(row, "cum_qty"),
+        leaves_qty=required_amount(row, "leaves_qty"),
+        transact_time=at,
+        raw=row,
+    )
+
+
+def quote_of(symbol: str, data: object) -> Quote:
+    """A Quote from {"bp","ap","t"}; a price of 0 means that side has none."""
+    row = _object(data)
+    at = instant_of(row, "t")
+    if at is None:
+        raise MalformedBody("t is missing")
+    bid, ask = amount_of(row, "bp"), amount_of(row, "ap")
+    return Quote(symbol=symbol, bid_px=bid or None, ask_px=ask or None, quoted_at=at)
+
+
+def bar_of(symbol: str, data: object) -> Bar:
+    """A daily Bar from {"t","o","h","l","c","v"}; its session is the day in New York of `t`."""
+    row = _object(data)
+    at = instant_of(row, "t")
+    if at is None:
+        raise MalformedBody("t is missing")
+    return Bar(
+        symbol=symbol,
+        session=at.astimezone(_NEW_YORK).date(),
+        open=required_amount(row, "o"),
+        high=required_amount(row, "h"),
+        low=required_amount(row, "l"),
+        close=required_amount(row, "c"),
+        volume=required_amount(row, "v"),
+    )
+
+
+def instant_of(row: Mapping[str, object], name: str) -> datetime | None:
+    """UTC from RFC 3339 text, cut (never rounded) to microseconds; None where absent or null."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise MalformedBody(f"{name} is no text")
+    match = _INSTANT.fullmatch(value)
+    if match is None:
+        raise MalformedBody(f"{name} is no RFC 3339 time: {value[:40]!r}")
+    day, clock, fraction, zone = match.groups()
+    zone = "+00:00" if zone in "Zz" else zone
+    try:
+        text = f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone}"
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise MalformedBody(f"{name} is no time that exists: {value[:40]!r}") from None
+
+
+def amount_of(row: Mapping[str, object], name: str) -> Decimal | None:
+    """An exact, finite Decimal from text or a number; None where absent, null or empty."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise MalformedBody(f"{name} is no amount")
+    try:
+        amount = Decimal(value)
+    except (InvalidOperation, ValueError):
+        raise MalformedBody(f"{name} is no amount: {str(value)[:40]!r}") from None
+    digits = amount.as_tuple()
+    if not amount.is_finite() or not isinstance(digits.exponent, int):
+        raise MalformedBody(f"{name} is not finite")
+    if max(abs(amount.adjusted()), abs(digits.exponent)) > AMOUNT_EXPONENT_MAX:
+        raise MalformedBody(f"{name} is beyond any amount: {str(value)[:40]!r}")
+    return amount
+
+
+def required_amount(row: Mapping[str, object], name: str) -> Decimal:
+    """`amount_of`, raising MalformedBody where there is none."""
+    amount = amount_of(row, name)
+    if amount is None:
+        raise MalformedBody(f"{name} is missing")
+    return amount
+
+
+def instant_param(instant: datetime) -> str:
+    """An instant as a query parameter: RFC 3339, UTC, microseconds."""
+    return canonical_instant(instant)
+
+
+def _object(data: object) -> Mapping[str, object]:
+    if not isinstance(data, Mapping):
+        raise MalformedBody(f"expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _text(row: Mapping[str, object], name: str) -> str:
+    value = _optional_text(row, name)
+    if not value:
+        raise MalformedBody(f"{name} is missing")
+    return value
+
+
+def _optional_text(row: Mapping[str, object], name: str) -> str | None:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise MalformedBody(f"{name} is no text")
+    return value
+
+
+def _storable(value: object) -> object:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {clean_text(key): _storable(item) for key, item in value.items()}
+    return value
+
+
+def clean_text(text: str) -> str:
+    """Text that Postgres can hold: lone surrogates become ?, NUL becomes U+FFFD."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(name)
