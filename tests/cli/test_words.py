@@ -1,0 +1,39 @@
+"""Every member of a closed set has words, and nothing else has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import pytest
+
+from torghut import cli_words as words
+from torghut.domain.events import EventKind
+from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.domain.risk import DenyReason
+from torghut.domain.submission import Proof
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (DecisionStatus, words.STATUS_WORDS),
+        (Reason, words.REASON_WORDS),
+        (DenyReason, words.DENY_WORDS),
+        (Proof, words.PROOF_WORDS),
+        (EventKind, words.EVENT_WORDS),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_member_has_words_of_its_own(members: type[StrEnum], said: Mapping[str, str]) -> None:
+    assert set(said) == set(members)
+    assert len(set(said.values())) == len(said)
+    assert all(
+        text.strip() and "_" not in text.replace("client_order_id", "").replace("expires_at", "")
+        for text in said.values()
+    )
+
+
+def test_a_reason_that_is_not_known_is_shown_as_it_is() -> None:
+    assert words.reason_in_words("from_a_later_version") == "from_a_later_version"
+    assert words.reason_in_words(None) == ""

@@ -1,0 +1,104 @@
+"""POST /v1/halt and /v1/resume, and the logic that the CLI shares."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from tests.web.conftest import Served
+from tests.web.test_decisions_api import faults
+from torghut.clock import utc_now
+from torghut.domain.risk import TradingState
+from torghut.services import operator
+from torghut.storage import control, leases
+
+
+def state(served: Served) -> str:
+    with served.database.transaction() as tx:
+        return control.trading_state(tx, "paper")[0].value
+
+
+def test_halt_and_resume_globally(served: Served) -> None:
+    halted = served.client.post("/v1/halt", json={"reason": "news"})
+    assert halted.status_code == 200
+    assert halted.json() == {
+        "scope": "global",
+        "before": "active",
+        "state": "halted",
+        "changed": True,
+    }
+    assert state(served) == "halted"
+    stands = served.client.get("/v1/status").json()["trading_state"]
+    assert stands == {"state": "halted", "reason": "global by http: news"}
+    again = served.client.post("/v1/halt", json={"reason": "news"})
+    assert again.json()["changed"] is False
+    assert served.client.post("/v1/resume", json={"reason": "over"}).json()["state"] == "active"
+    assert state(served) == "active"
+    with served.database.transaction() as tx:
+        rows = tx.execute(text("SELECT kind, actor, payload FROM events ORDER BY event_seq")).all()
+    assert [(row.kind, row.actor, row.payload["after"]) for row in rows] == [
+        ("trading_state.changed", "http", "halted"),
+        ("trading_state.changed", "http", "active"),
+    ]
+
+
+def test_an_account_stays_halted_when_the_rest_resumes(served: Served) -> None:
+    served.client.post("/v1/halt", json={"reason": "news"}).raise_for_status()
+    own = served.client.post("/v1/halt", json={"reason": "keys", "account": "paper"})
+    assert own.json()["scope"] == "account:paper"
+    served.client.post("/v1/resume", json={"reason": "over"}).raise_for_status()
+    assert state(served) == "halted"
+    served.client.post("/v1/resume", json={"reason": "mended", "account": "paper"})
+    assert state(served) == "active"
+
+
+def test_a_mistyped_account_is_refused(served: Served) -> None:
+    answer = served.client.post("/v1/halt", json={"reason": "news", "account": "papre"})
+    assert faults(answer) == ["account"]
+    with served.database.transaction() as tx:
+        leases.acquire(tx, "papre", "somebody", ttl_s=60)
+    again = served.client.post("/v1/halt", json={"reason": "news", "account": "papre"})
+    assert again.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"{}", ["reason"]),
+        (b'{"reason": ""}', ["reason"]),
+        (b'{"reason": "  "}', ["reason"]),
+        (b'{"reason": 7}', ["reason"]),
+        (b'{"reason": "a\\nb"}', ["reason"]),
+        (b'{"reason": "x", "scope": "all", "account": ""}', ["scope", "account"]),
+        (b'{"reason": "x", "reason": "y"}', [""]),
+        (b"[]", [""]),
+        (b"", [""]),
+        (b"\xff", [""]),
+    ],
+)
+def test_unusable_requests_change_nothing(served: Served, body: bytes, fields: list[str]) -> None:
+    headers = {"Content-Type": "application/json"}
+    for path in ("/v1/halt", "/v1/resume"):
+        assert faults(served.client.post(path, content=body, headers=headers)) == fields
+    assert state(served) == "active"
+
+
+def test_a_form_of_some_web_page_changes_nothing(served: Served) -> None:
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        answer = served.client.post(
+            "/v1/halt", content=b'{"reason": "x"}', headers={"Content-Type": media_type}
+        )
+        assert answer.status_code == 415
+    assert state(served) == "active"
+
+
+def test_the_shared_logic(served: Served) -> None:
+    scope = operator.scope_of("paper")
+    arguments = {"actor": "cli:me", "now": utc_now(), "own_account": "paper"}
+    change = operator.halt(served.database, scope, reason=" news ", **arguments)  # type: ignore[arg-type]
+    assert (change.before, change.state) == (TradingState.ACTIVE, TradingState.HALTED)
+    with served.database.transaction() as tx:
+        assert control.trading_state(tx, "paper")[1] == "account:paper by cli:me: news"
+    for wrong in ("", "x" * 501, "\0"):
+        with pytest.raises(operator.NotChanged, match="reason"):
+            operator.resume(served.database, scope, reason=wrong, **arguments)  # type: ignore[arg-type]

@@ -1,0 +1,490 @@
+"""The composition root: the only place that names concrete parts.
+
+```
+settings ─▶ database (embedded or URL) ─▶ schema check ─▶ broker (simulator or Alpaca) ─▶ Daemon
+Daemon: supervisor(executor, settler, reconciler) · scheduler · listener · HTTP
+```
+
+Start order is by what must be known first: settings (78), the database (1), the schema (1), the
+broker's account (78 when it is the wrong one or the keys are refused; a broker that does not
+answer is waited for). Everything is closed in the opposite order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from torghut import recovery_points, telemetry
+from torghut.brokers.alpaca import AlpacaBroker
+from torghut.brokers.alpaca_data import AlpacaMarketData
+from torghut.clock import utc_now
+from torghut.config import RiskPolicy, Settings, check_live_keys
+from torghut.domain.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigError,
+    DatabaseUnavailable,
+    TorghutError,
+)
+from torghut.ports import Broker, MarketData
+from torghut.services.executor import Executor
+from torghut.services.intake import IntakeDesk
+from torghut.services.loops import Loop
+from torghut.services.outside_facts import OutsideFacts
+from torghut.services.placing import Placer
+from torghut.services.rate_budget import RateBudget
+from torghut.services.reconciler import Reconciler
+from torghut.services.scheduler import Scheduled, Scheduler
+from torghut.services.session_gate import SessionGate
+from torghut.services.settler import Settler
+from torghut.services.supervisor import Supervisor
+from torghut.simulator import SimConfig, Simulator
+from torghut.storage import embedded, leases, migrate, wake
+from torghut.storage.database import Database
+from torghut.storage.database import database_url as parsed_url
+from torghut.strategies.loading import load_strategy
+from torghut.web.app import create_app
+from torghut.web.parts import WebParts
+from torghut.web.server import HttpServer
+
+SETTLER_THREADS = 4
+SCHEDULER_POLL_S = 5.0
+STALLED_AFTER_S = 60.0
+SIMULATOR_FILE = "simulator.json"
+SIMULATOR_STATE = "simulator-state.jsonl"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a broker is and with which keys."""
+
+    base_url: str
+    data_url: str
+    key_id: str
+    secret_key: str
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def home(settings: Settings) -> Path:
+    """Where local state lives: TORGHUT_HOME, else the user's data directory."""
+    return settings.home or embedded.default_home()
+
+
+def database_url(settings: Settings, name: str = "torghut") -> str:
+    """TORGHUT_DATABASE_URL, or database `name` of the embedded server, started if need be."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return embedded.start(home(settings), database=name, progress=_starting).url
+
+
+def _starting(what: str, seconds: float) -> None:
+    log.info("embedded database", state=what, seconds=round(seconds))
+
+
+@contextmanager
+def open_database(
+    settings: Settings, *, migrating: bool = False, name: str = "torghut"
+) -> Iterator[Database]:
+    """A database with the right schema; the embedded one is migrated without asking.
+
+    Raises ConfigError, DatabaseUnavailable, SchemaError, EmbeddedError.
+    """
+    url = database_url(settings, name)
+    if migrating or settings.database_url is None:
+        migrate.upgrade(url)
+    migrate.check(url)
+    database = Database(url, pool_size=settings.submit_threads + 12)
+    try:
+        yield database
+    finally:
+        database.close()
+        if settings.database_url is None:
+            embedded.stop(home(settings))
+
+
+def reach(settings: Settings) -> Reach:
+    """The broker of the settings; for `sim` the simulator that a daemon has started."""
+    if settings.broker == "sim":
+        return simulator_reach(home(settings))
+    assert settings.apca_api_key_id is not None and settings.apca_api_secret_key is not None
+    return Reach(
+        settings.base_url,
+        settings.data_url,
+        settings.apca_api_key_id.get_secret_value(),
+        settings.apca_api_secret_key.get_secret_value(),
+    )
+
+
+def simulator_reach(directory: Path) -> Reach:
+    """Where the daemon's own simulator is; raises TorghutError if none has been started."""
+    try:
+        url = json.loads((directory / SIMULATOR_FILE).read_text())["url"]
+    except (OSError, ValueError, KeyError):
+        raise TorghutError(
+            f"no simulated broker has run in {directory}; start the daemon first: torghut run"
+        ) from None
+    return Reach(url, url, "simulator", "simulator")
+
+
+def simulator_control(directory: Path) -> str:
+    """The control API of the simulator that was started in `directory`."""
+    control_url: str = json.loads((directory / SIMULATOR_FILE).read_text())["control_url"]
+    return control_url
+
+
+def decision_ttl(settings: Settings) -> timedelta:
+    """How long after event_ts a decision without expires_at may trade."""
+    return timedelta(seconds=settings.decision_ttl_s)
+
+
+@contextmanager
+def own_simulator(directory: Path, config: SimConfig) -> Iterator[Simulator]:
+    """A simulator inside this process; its address is written where the CLI looks for it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with Simulator(config) as simulator:
+        address = directory / SIMULATOR_FILE
+        draft = address.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps({"url": simulator.url, "control_url": simulator.control_url}))
+        draft.replace(address)
+        yield simulator
+
+
+def open_broker(at: Reach, settings: Settings) -> tuple[Broker, MarketData]:
+    """The adapters for trading and for quotes and bars; both hold connections until closed."""
+    broker = AlpacaBroker(
+        key_id=at.key_id,
+        secret_key=at.secret_key,
+        base_url=at.base_url,
+        timeout_s=settings.broker_timeout_s,
+        pool_size=settings.submit_threads + SETTLER_THREADS + 4,
+    )
+    market = AlpacaMarketData(
+        key_id=at.key_id,
+        secret_key=at.secret_key,
+        data_url=at.data_url,
+        timeout_s=settings.broker_timeout_s,
+    )
+    return broker, market
+
+
+def verify_account(settings: Settings, broker: Broker) -> None:
+    """The keys work, and in live mode they reach the account that was named (P10).
+
+    Raises ConfigError; in live mode also BrokerUnavailable: unknown is not the right account.
+    """
+    try:
+        number = broker.account().account_number
+    except BrokerRefused as error:
+        raise ConfigError(
+            "APCA_API_KEY_ID",
+            f"is refused by the broker at {settings.base_url}: {error}",
+            "check key, secret and APCA_API_BASE_URL (paper keys do not open the live host)",
+        ) from error
+    except BrokerUnavailable as error:
+        if settings.trading_mode == "live":
+            raise
+        log.warning("broker does not answer; decisions wait for it", error=str(error))
+        return
+    check_live_keys(settings, number)
+
+
+# ---------------------------------------------------------------------- daemon
+
+
+class Daemon:
+    """Everything that runs in one process for one account."""
+
+    def __init__(self, settings: Settings, database: Database, at: Reach) -> None:
+        self.settings = settings
+        self.database = database
+        self.owner = owner_name()
+        self.broker, self.market = open_broker(at, settings)
+        self.budget = RateBudget(settings.broker_rate_per_min)
+        self.policy = RiskPolicy(settings)
+        self.desk = IntakeDesk(database, utc_now, self._wake_all)
+        self._rng = random.Random()
+        self._executor_pool = ThreadPoolExecutor(settings.submit_threads, "submit")
+        self._settler_pool = ThreadPoolExecutor(SETTLER_THREADS, "settle")
+        self.supervisor = Supervisor(
+            settings.account,
+            self.owner,
+            database,
+            lease_ttl_s=settings.lease_ttl_s,
+            reconcile_interval_s=settings.reconcile_interval_s,
+            verify_account=self._verify_live,
+            clock=utc_now,
+        )
+        self.outside = self._outside_facts()
+        self.reconciler = Reconciler(
+            settings.account,
+            database,
+            self.broker,
+            self.outside,
+            self.budget,
+            clock=utc_now,
+        )
+        self.scheduler = self._scheduler()
+        self._scheduler_loop = Loop(
+            "scheduler", self.scheduler.run_once, interval_s=SCHEDULER_POLL_S, clock=utc_now
+        )
+        self._listener = wake.Listener(database)
+        self._stopping = threading.Event()
+        self._listening = threading.Thread(target=self._listen, name="listener", daemon=True)
+
+    def start(self) -> None:
+        """Start all loops; raises ConfigError if the broker's account may not be traded."""
+        verify_account(self.settings, self.broker)
+        placer = Placer(self.broker, self.budget, utc_now)
+        executor = Executor(
+            self.settings.account,
+            self.database,
+            placer,
+            self._outside_facts(),
+            SessionGate(self.settings.session_policy),
+            self.policy,
+            self.budget,
+            self.settings,
+            pool=self._executor_pool,
+            clock=utc_now,
+            rng=self._rng,
+            on_placed=self.supervisor.wake,
+        )
+        settler = Settler(
+            self.settings.account,
+            self.database,
+            placer,
+            absence_grace_s=self.settings.absence_grace_s,
+            pool=self._settler_pool,
+            clock=utc_now,
+            rng=self._rng,
+        )
+        self.supervisor.start(executor, settler, self.reconciler)
+        self._listening.start()
+        if self.settings.strategies:
+            self.scheduler.start(self._scheduler_loop.wake)
+            self._scheduler_loop.start()
+
+    def stop(self) -> None:
+        """Clean shutdown: nothing new, finish what is in flight, hand the account over."""
+        self._stopping.set()
+        self.scheduler.stop()
+        if self.settings.strategies:
+            self._scheduler_loop.stop(5)
+        self.supervisor.stop()
+        self._executor_pool.shutdown(wait=False, cancel_futures=True)
+        self._settler_pool.shutdown(wait=False, cancel_futures=True)
+        self.broker.close()
+        self.market.close()
+
+    def health(self) -> Mapping[str, object]:
+        """Alive: every loop came round within STALLED_AFTER_S. Asks nobody outside."""
+        stalled = {
+            loop.name: round(loop.stalled_s, 1)
+            for loop in self.supervisor.loops
+            if loop.stalled_s > STALLED_AFTER_S
+        }
+        return {"alive": not stalled, "stalled_s": stalled}
+
+    def ready(self) -> Mapping[str, object]:
+        """Whether this process knows who owns the account; the database is asked elsewhere."""
+        return {"lease_known": self.supervisor.lease_known, "owner": self.owns_account}
+
+    @property
+    def owns_account(self) -> bool:
+        """True while this process holds the account's lease."""
+        return self.supervisor.lease is not None
+
+    def wait_owner(self, timeout_s: float) -> bool:
+        """True once this process owns the account; False if it does not within `timeout_s`."""
+        return self.supervisor.owned.wait(timeout_s)
+
+    def wait(self, stop: threading.Event) -> None:
+        """Run until `stop` is set; raises ConfigError if the account turned out to be wrong."""
+        while not stop.wait(0.2):
+            if self.supervisor.fatal is not None:
+                raise self.supervisor.fatal
+
+    def _outside_facts(self) -> OutsideFacts:
+        return OutsideFacts(
+            self.settings.account, self.database, self.broker, self.market, self.budget, utc_now
+        )
+
+    def _scheduler(self) -> Scheduler:
+        scheduled = [
+            Scheduled.create(name, config, load_strategy(config.plugin, config.params))
+            for name, config in self.settings.strategies.items()
+        ]
+        return Scheduler(
+            self.settings.account,
+            self.owner,
+            self.database,
+            self.market,
+            scheduled,
+            decision_ttl_s=self.settings.decision_ttl_s,
+            clock=utc_now,
+            wake=self.supervisor.wake,
+        )
+
+    def _verify_live(self) -> None:
+        if self.settings.trading_mode == "live":
+            verify_account(self.settings, self.broker)
+
+    def _wake_all(self) -> None:
+        """There is work: our own loop at once; another replica may be the owner."""
+        self.supervisor.wake()
+        if self.supervisor.lease is None:
+            notify(self.database)
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._listener.wait():
+                    self.supervisor.wake()
+            except psycopg.Error as error:
+                log.debug("listener disconnected", error=type(error).__name__)
+                self._stopping.wait(1.0)
+        self._listener.close()
+
+
+def notify(database: Database) -> None:
+    """Tell daemons elsewhere that there is work; they poll anyway, so failing is no failure."""
+    try:
+        wake.notify(database)
+    except DatabaseUnavailable as error:
+        log.debug("wake-up not sent", error=str(error))
+
+
+@contextmanager
+def serving(daemon: Daemon) -> Iterator[str]:
+    """The daemon's HTTP interface; yields its URL."""
+    parts = WebParts(
+        settings=daemon.settings,
+        database=daemon.database,
+        desk=daemon.desk,
+        health=daemon.health,
+        ready=daemon.ready,
+    )
+    server = HttpServer(create_app(parts), daemon.settings.http_host, daemon.settings.http_port)
+    server.start()
+    try:
+        yield f"http://{daemon.settings.http_host}:{server.port}"
+    finally:
+        server.stop()
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock file for as long as the process lives; raises TorghutError if another has it."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TorghutError(f"another process holds {path}; stop it first") from None
+        yield
+
+
+@contextmanager
+def running_daemon(
+    settings: Settings,
+    *,
+    migrating: bool = False,
+    simulator: SimConfig | None = None,
+    name: str = "torghut",
+) -> Iterator[Daemon]:
+    """A started daemon with everything it needs, stopped in order at the end.
+
+    `simulator` replaces the default one where the broker is `sim`; `name` is the embedded
+    database's.
+    """
+    arm_recovery_point(settings)
+    with ExitStack() as stack:
+        database = stack.enter_context(open_database(settings, migrating=migrating, name=name))
+        if settings.broker == "sim":
+            directory = home(settings)
+            config = simulator or SimConfig(
+                port=_last_port(directory), control_port=0, state=directory / SIMULATOR_STATE
+            )
+            stack.enter_context(own_simulator(directory, config))
+        daemon = Daemon(settings, database, reach(settings))
+        stack.callback(daemon.stop)
+        daemon.start()
+        yield daemon
+
+
+def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
+    """One reconciliation pass from outside of a daemon, under the account's lease.
+
+    While a daemon owns the account its token is used: the pass only books facts and settles by
+    positive evidence, each a compare-and-set. Raises TorghutError if no pass was possible.
+    """
+    broker, market = open_broker(reach(settings), settings)
+    budget = RateBudget(settings.broker_rate_per_min)
+    outside = OutsideFacts(settings.account, database, broker, market, budget, utc_now)
+    try:
+        verify_account(settings, broker)
+        with database.transaction() as tx:
+            lease = leases.borrow(tx, settings.account, owner_name(), ttl_s=settings.lease_ttl_s)
+        reconciler = Reconciler(settings.account, database, broker, outside, budget, clock=utc_now)
+        return reconciler.run_once(lease, utc_now())
+    finally:
+        broker.close()
+        market.close()
+
+
+def owner_name() -> str:
+    """A name that no other process, and no earlier one on this host, has (story 42)."""
+    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+
+
+def arm_recovery_point(settings: Settings) -> None:
+    """Read TORGHUT_CRASH_AT, which live mode refuses. Raises ConfigError."""
+    wanted = os.environ.get("TORGHUT_CRASH_AT")
+    if wanted and settings.trading_mode == "live":
+        raise ConfigError("TORGHUT_CRASH_AT", "is set in live mode", "unset it")
+    try:
+        recovery_points.arm(wanted)
+    except ValueError:
+        names = ", ".join(recovery_points.RecoveryPoint)
+        raise ConfigError("TORGHUT_CRASH_AT", "names no recovery point", f"use {names}") from None
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Logging with every configured secret blotted out."""
+    secrets = [*settings.tokens()]
+    for value in (settings.apca_api_secret_key, settings.apca_api_key_id):
+        if value is not None:
+            secrets.append(value.get_secret_value())
+    if settings.database_url is not None:
+        password = parsed_url(settings.database_url.get_secret_value()).password
+        secrets.extend([password] if password else [])
+    telemetry.configure_logging(level=settings.log_level, form=settings.log_format, secrets=secrets)
+
+
+def _last_port(directory: Path) -> int:
+    """The simulator's port of last time if it is free, so that its address lasts."""
+    try:
+        port = int(simulator_reach(directory).base_url.rsplit(":", 1)[1])
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+        return port
+    except (TorghutError, OSError, ValueError):
+        return 0

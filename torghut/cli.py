@@ -1,0 +1,313 @@
+"""The command line: `torghut …`. Commands parse and print; what they do is in bootstrap and below.
+
+Exit codes: 0 done, 1 failed, 2 usage, 78 configuration. Errors are one line on stderr that says
+what, where and what to do; `--json` prints one JSON document or JSON lines on stdout. Everything
+heavy is imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from torghut import cli_reads
+
+if TYPE_CHECKING:
+    from torghut.config import Settings
+    from torghut.storage.database import Database
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="torghut",
+    help="Turns trading decisions into broker orders exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the change.")]
+Account = Annotated[str | None, typer.Option(help="One account only; default: everything.")]
+
+
+def main() -> None:
+    """Entry point: runs the command and turns errors into one line and an exit code."""
+    from torghut.domain.errors import TorghutError
+
+    try:
+        app()
+    except TorghutError as error:
+        typer.echo(f"torghut: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+
+
+def _settings(**overrides: Any) -> Settings:
+    from torghut import bootstrap, config
+
+    settings = config.load(**overrides)
+    bootstrap.set_up_logging(settings)
+    return settings
+
+
+@contextmanager
+def connect() -> Iterator[Database]:
+    """The database of the settings, its schema checked."""
+    from torghut import bootstrap
+
+    with bootstrap.open_database(_settings(log_level="warning")) as database:
+        yield database
+
+
+cli_reads.register(app, connect)
+
+
+@app.command()
+def run(
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring the database's schema up to date first.")
+    ] = False,
+) -> None:
+    """Run the whole daemon: intake, risk, submission, reconciliation, strategies, HTTP."""
+    from torghut import bootstrap
+
+    settings = _settings()
+    stop = _stop_event()
+    with (
+        bootstrap.running_daemon(settings, migrating=migrate) as daemon,
+        bootstrap.serving(daemon) as url,
+    ):
+        where = "simulated broker" if settings.broker == "sim" else settings.base_url
+        typer.echo(
+            f"torghut: account {settings.account}, {settings.trading_mode} mode, {where}; "
+            f"API at {url}",
+            err=True,
+        )
+        daemon.wait(stop)
+
+
+@app.command()
+def demo(
+    exit_: Annotated[bool, typer.Option("--exit", help="End after the report.")] = False,
+    sessions: Annotated[int, typer.Option(help="Trading days to replay; 0 replays all.")] = 0,
+    fault_rate: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of faulty calls.")
+    ] = 0.15,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier demo runs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Real daily bars through the whole path, with faults, and the proof at the end."""
+    from torghut import demo as show
+
+    stop = _stop_event()
+    code = show.run(
+        sessions=sessions,
+        fault_rate=fault_rate,
+        fresh=fresh,
+        serve=not exit_ and not as_json,
+        as_json=as_json,
+        stop=stop,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version."""
+    from torghut import bootstrap
+    from torghut.storage import migrate as migration
+
+    settings = _settings()
+    before, after = migration.upgrade(bootstrap.database_url(settings))
+    if before == after:
+        typer.echo(f"schema {after}: nothing to do")
+    else:
+        typer.echo(f"schema {before or 'none'} → {after}")
+
+
+@app.command()
+def submit(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="JSON lines of decisions.")],
+) -> None:
+    """Store decisions, one JSON object a line; prints one JSON line for each."""
+    from torghut import bootstrap
+    from torghut.clock import utc_now
+    from torghut.services.batch import submit_lines
+    from torghut.services.intake import IntakeDesk
+
+    settings = _settings()
+    bootstrap.arm_recovery_point(settings)
+    refused = 0
+    with _lines(file) as lines, bootstrap.open_database(settings) as database:
+        desk = IntakeDesk(database, utc_now, lambda: bootstrap.notify(database))
+        for answer in submit_lines(
+            lines,
+            desk,
+            account=settings.account,
+            ttl=bootstrap.decision_ttl(settings),
+            source="cli",
+        ):
+            refused += answer["result"] in ("invalid", "conflict")
+            typer.echo(json.dumps(answer, ensure_ascii=True))
+    raise typer.Exit(EXIT_FAILED if refused else 0)
+
+
+@app.command(name="hash")
+def hash_(
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="JSON lines of decisions.")],
+    account: Annotated[str, typer.Option(envvar="TORGHUT_ACCOUNT")] = "paper",
+) -> None:
+    """Print identity and digest of decisions without storing anything."""
+    from datetime import timedelta
+
+    from torghut.domain.decisions import load_json, parse_decision
+    from torghut.domain.errors import InvalidDecision
+    from torghut.domain.values import canonical_json
+
+    failed = False
+    with _lines(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                decision = parse_decision(load_json(line), account=account, ttl=timedelta(days=1))
+            except InvalidDecision as error:
+                failed = True
+                typer.echo(json.dumps({"line": number, "error": str(error)}))
+                continue
+            answer = {
+                "line": number,
+                "decision_hash": decision.decision_hash,
+                "payload_digest": decision.payload_digest,
+                "canonical_identity": canonical_json(decision.identity()).decode(),
+            }
+            typer.echo(json.dumps(answer))
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command()
+def halt(reason: Reason, account: Account = None) -> None:
+    """Stop trading: nothing is sent until `torghut resume`."""
+    _change_state("halted", reason, account)
+
+
+@app.command()
+def resume(reason: Reason, account: Account = None) -> None:
+    """Trade again after a halt."""
+    _change_state("active", reason, account)
+
+
+@app.command()
+def reconcile(as_json: AsJson = False) -> None:
+    """Compare the books with the broker's now, and correct ours."""
+    from torghut import bootstrap
+
+    settings = _settings(log_level="warning")
+    with bootstrap.open_database(settings) as database:
+        counts = bootstrap.reconcile_once(settings, database)
+    if as_json:
+        typer.echo(json.dumps(counts))
+    elif any(counts.values()):
+        typer.echo(", ".join(f"{what} {count}" for what, count in counts.items() if count))
+    else:
+        typer.echo("the books agree: nothing to correct")
+    raise typer.Exit(EXIT_FAILED if counts.get("failed") else 0)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, database, schema, broker and keys, and say what to do."""
+    from torghut import doctor as checks
+
+    raise typer.Exit(checks.run(as_json=as_json))
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def sim(context: typer.Context) -> None:
+    """Run the simulated broker alone, until interrupted; `torghut sim --help` for its options."""
+    from torghut.simulator.__main__ import serve
+
+    simulator = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    simulator.command()(serve)
+    simulator(args=context.args, prog_name="torghut sim")
+
+
+def _change_state(state: str, reason: str, account: str | None) -> None:
+    from torghut import bootstrap
+    from torghut.clock import utc_now
+    from torghut.services import operator
+
+    if not reason.strip():
+        typer.echo("torghut: --reason is empty; say why, it is kept", err=True)
+        raise typer.Exit(EXIT_USAGE)
+    settings = _settings(log_level="warning")
+    change = operator.halt if state == "halted" else operator.resume
+    with bootstrap.open_database(settings) as database:
+        done = change(
+            database,
+            operator.scope_of(account),
+            actor=_actor(),
+            reason=reason,
+            now=utc_now(),
+            own_account=settings.account,
+        )
+    typer.echo(
+        f"{done.scope}: {done.before} → {done.state}"
+        if done.changed
+        else f"{done.scope}: is {done.state} already"
+    )
+
+
+def _actor() -> str:
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:uid-{os.getuid()}"
+
+
+@contextmanager
+def _lines(file: str) -> Iterator[Any]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        with Path(file).open("rb") as lines:
+            yield lines
+    except OSError as error:
+        typer.echo(f"torghut: {file}: {error.strerror}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+
+
+def _stop_event() -> threading.Event:
+    """Set by SIGTERM and SIGINT; a second signal ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            os._exit(EXIT_FAILED)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop

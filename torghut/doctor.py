@@ -1,0 +1,137 @@
+"""`torghut doctor`: is everything as it must be, and if not, what to do.
+
+Checks settings, database (durability settings, version, schema), broker (keys, account, clock
+skew) and says for each: ok, warning or failure, with the mend. Nothing is changed or sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import text
+
+from torghut import bootstrap, config
+from torghut.clock import utc_now
+from torghut.config import Settings
+from torghut.domain.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, TorghutError
+from torghut.storage.database import Database
+
+CLOCK_SKEW_MAX_S = 1.0
+DURABLE = {"fsync": ("on",), "full_page_writes": ("on",)}
+COMMIT_DURABLE = ("on", "local", "remote_write", "remote_apply")
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+_MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "bold red")}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check's result; `mend` is empty when nothing is to be done."""
+
+    check: str
+    result: str
+    found: str
+    mend: str = ""
+
+
+def run(*, as_json: bool) -> int:
+    """Print all findings; 0 if nothing failed, else 1, or 78 if the settings are wrong."""
+    findings, code = examine()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+        return code
+    console = Console(highlight=False)
+    for finding in findings:
+        mark, style = _MARKS[finding.result]
+        line = Text.assemble((mark, style), f" {finding.check}: {finding.found}")
+        if finding.mend:
+            line.append(f"\n    {finding.mend}")
+        console.print(line)
+    return code
+
+
+def examine() -> tuple[list[Finding], int]:
+    """All findings and the exit code."""
+    try:
+        settings = config.load()
+    except ConfigError as error:
+        return [Finding("settings", FAILED, f"{error.setting} {error.problem}", error.mend)], (
+            EXIT_CONFIG
+        )
+    found = [Finding("settings", OK, f"account {settings.account}, {settings.trading_mode} mode")]
+    found += _guarded("database", lambda: _database(settings))
+    found += _guarded("broker", lambda: _broker(settings))
+    failed = any(finding.result == FAILED for finding in found)
+    return found, EXIT_FAILED if failed else 0
+
+
+def _guarded(check: str, examine_it: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return examine_it()
+    except ConfigError as error:
+        return [Finding(check, FAILED, f"{error.setting} {error.problem}", error.mend)]
+    except TorghutError as error:
+        return [Finding(check, FAILED, str(error))]
+
+
+def _database(settings: Settings) -> list[Finding]:
+    with bootstrap.open_database(settings) as database:
+        return [
+            Finding("database", OK, database.url.render_as_string(hide_password=True)),
+            *durability(database),
+            _skew(database),
+        ]
+
+
+def durability(database: Database) -> list[Finding]:
+    """The settings without which an acknowledged decision is not durable (P2)."""
+    names = [*DURABLE, "synchronous_commit"]
+    with database.transaction() as tx:
+        rows = tx.execute(
+            text("SELECT name, setting FROM pg_settings WHERE name = ANY(CAST(:names AS text[]))"),
+            {"names": names},
+        )
+        found = {row.name: row.setting for row in rows}
+    wanted = {**DURABLE, "synchronous_commit": COMMIT_DURABLE}
+    return [
+        Finding(f"database {name}", OK, found[name])
+        if found[name] in wanted[name]
+        else Finding(
+            f"database {name}",
+            FAILED,
+            f"{found[name]}: a crash of the server can lose acknowledged decisions",
+            f"set {name} = on",
+        )
+        for name in names
+    ]
+
+
+def _skew(database: Database) -> Finding:
+    before = utc_now()
+    with database.transaction() as tx:
+        theirs = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+    skew = theirs - before
+    shown = f"{skew.total_seconds():+.3f} s against the database"
+    if abs(skew) > timedelta(seconds=CLOCK_SKEW_MAX_S):
+        return Finding("clock", WARNING, shown, "run a time service on both machines")
+    return Finding("clock", OK, shown)
+
+
+def _broker(settings: Settings) -> list[Finding]:
+    at = bootstrap.reach(settings)
+    broker, market = bootstrap.open_broker(at, settings)
+    try:
+        bootstrap.verify_account(settings, broker)
+        account = broker.account()
+    finally:
+        broker.close()
+        market.close()
+    shown = f"{at.base_url} answers; account {account.account_number} is {account.status}"
+    if account.blocked:
+        return [Finding("broker", WARNING, f"{shown}, blocked", "ask the broker why")]
+    return [Finding("broker", OK, shown)]

@@ -1,0 +1,443 @@
+"""The executor: approved decisions become broker orders, at most one each (P1, P3, P4).
+
+One replica owns the account (a lease with a fencing token); this is its only submitting thread,
+with a pool of callers. One pass:
+
+```
+1 sweep    submitting, and nobody works on it ──────────────▶ in_doubt     (its writer died)
+2 claim    Tx: fence · lock due rows · expire · judge · verdicts · submitting + attempt · events
+           commit ─ intent is durable ─────────────────────────────────────────────────────
+3 place    no transaction: [lookup first, if not the first attempt or an execution exists]
+           POST /orders with client_order_id = decision_hash
+           [lookup after, if the answer was a refusal or "must be unique"]
+4 record   Tx: fence · outcome · execution · advance · events; commit (many outcomes at once)
+```
+
+If power fails: before the commit of 2 — nothing happened, the rows are claimed again. Between 2
+and 4 — the row stands `submitting`; the next owner's sweep moves it to in_doubt and the settler
+asks the broker for its client_order_id. After 4 — done. A stalled process that posts after it
+lost the lease can only post the same client_order_id, which the broker refuses if it is taken.
+
+A database that fails at 4 keeps the outcomes in memory, and they are written when it is back.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor as Pool
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from torghut.clock import Clock
+from torghut.config import RiskPolicy, Settings
+from torghut.domain.errors import DatabaseUnavailable
+from torghut.domain.events import Event, EventKind
+from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.domain.risk import TradingState
+from torghut.domain.submission import Proof, Step, after_submit
+from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services import risk_engine
+from torghut.services.outside_facts import OutsideFacts
+from torghut.services.placing import Claim, Placed, Placer
+from torghut.services.rate_budget import RateBudget
+from torghut.services.recording import book_own_order
+from torghut.services.risk_engine import FACTS_RETRY_S, Judged, Outside
+from torghut.services.session_gate import SessionGate
+from torghut.storage import attempts, control, decisions, executions
+from torghut.storage.attempts import Intent
+from torghut.storage.database import Database
+from torghut.storage.decisions import Advance
+from torghut.storage.leases import LeaseLost, fence, lock_books
+from torghut.storage.rows import DecisionRow, Lease
+
+ACTOR = "executor"
+SWEEP_MAX = 500
+EXPIRE_EVERY_S = 1.0
+
+_CLAIMED = (DecisionStatus.PLANNED, DecisionStatus.APPROVED)
+
+log = structlog.get_logger(__name__)
+
+
+class Executor:
+    """Submits for one account. `run_once` is called by one thread; `pool` makes the calls."""
+
+    def __init__(
+        self,
+        account: str,
+        database: Database,
+        placer: Placer,
+        outside: OutsideFacts,
+        sessions: SessionGate,
+        policy: RiskPolicy,
+        budget: RateBudget,
+        settings: Settings,
+        *,
+        pool: Pool,
+        clock: Clock,
+        rng: random.Random,
+        on_placed: Callable[[], None],
+    ) -> None:
+        self._account = account
+        self._database = database
+        self._placer = placer
+        self._outside = outside
+        self._sessions = sessions
+        self._policy = policy
+        self._budget = budget
+        self._settings = settings
+        self._pool = pool
+        self._clock = clock
+        self._rng = rng
+        self._on_placed = on_placed
+        self._in_flight: set[int] = set()
+        self._placed: queue.SimpleQueue[Placed] = queue.SimpleQueue()
+        self._unwritten: list[Placed] = []
+        self._expired_at: datetime | None = None
+
+    def run_once(self, lease: Lease, now: datetime, *, claiming: bool = True) -> dict[str, int]:
+        """One pass; with `claiming` off only what is under way is finished (shutdown)."""
+        recorded = self._record(lease)
+        swept = self._sweep(lease, now)
+        expired = self._expire_overdue(lease, now)
+        claimed = self._claim_and_place(lease, now) if claiming else {}
+        return {"recorded": recorded, "swept": swept, "expired": expired, **claimed}
+
+    @property
+    def in_flight(self) -> int:
+        """Decisions whose call is under way or whose outcome is not written yet."""
+        return len(self._in_flight)
+
+    # ------------------------------------------------------------------ 1 sweep
+
+    def _sweep(self, lease: Lease, now: datetime) -> int:
+        with self._database.transaction() as tx:
+            rows = decisions.orphans(tx, self._account, in_flight=self._in_flight, limit=SWEEP_MAX)
+            if not rows:
+                return 0
+            fence(tx, lease)
+            step = Step(DecisionStatus.IN_DOUBT, Reason.OWNER_LOST)
+            self._advance(tx, [(row, step, "its writer is gone") for row in rows], lease, now)
+            reached(RecoveryPoint.SWEEP_BEFORE_COMMIT)
+        reached(RecoveryPoint.SWEEP_AFTER_COMMIT)
+        return len(rows)
+
+    def _expire_overdue(self, lease: Lease, now: datetime) -> int:
+        """Expire what no claim takes up: approved decisions while halted or in shadow mode."""
+        if self._expired_at and now - self._expired_at < timedelta(seconds=EXPIRE_EVERY_S):
+            return 0
+        self._expired_at = now
+        with self._database.transaction() as tx:
+            rows = decisions.overdue(tx, self._account, now=now, limit=SWEEP_MAX)
+            if rows:
+                fence(tx, lease)
+                self._expire(tx, rows, lease, now)
+        return len(rows)
+
+    # ------------------------------------------------------------------ 2 claim
+
+    def _claim_and_place(self, lease: Lease, now: datetime) -> dict[str, int]:
+        free = self._settings.submit_threads - len(self._in_flight)
+        with self._database.transaction() as tx:
+            symbols = decisions.due_symbols(
+                tx, self._account, _CLAIMED, now=now, limit=max(free, 0)
+            )
+        if not symbols:
+            return {}
+        tokens = self._budget.for_orders(free)
+        outside = Outside(
+            quotes=self._outside.quotes([s for s, quote in symbols.items() if quote], now),
+            account=self._outside.account(now),
+            session_open=self._sessions.asked(symbols, now),
+        )
+        claims: list[Claim] = []
+        counts: dict[str, int] = {}
+        if tokens:
+            claims, counts = self._claim(lease, outside, limit=tokens)
+        self._budget.give_back(tokens - len(claims))
+        for claim in claims:
+            self._pool.submit(self._place_one, claim)
+        return counts
+
+    def _claim(
+        self, lease: Lease, outside: Outside, *, limit: int
+    ) -> tuple[list[Claim], dict[str, int]]:
+        claims: list[Claim] = []
+        try:
+            with self._database.transaction() as tx:
+                fence(tx, lease, margin_s=self._settings.lease_ttl_s / 5)
+                now = self._clock()
+                state = control.trading_state(tx, self._account, lock=True)
+                statuses = _CLAIMED if self._may_submit(state[0]) else _CLAIMED[:1]
+                rows = decisions.claim(tx, self._account, statuses, now=now, limit=limit)
+                live = self._expire(tx, rows, lease, now)
+                live = self._hold(tx, live, lease, now)
+                judged = risk_engine.judge(
+                    tx,
+                    self._account,
+                    live,
+                    outside,
+                    self._policy,
+                    state,
+                    facts_wait_s=self._settings.facts_wait_s,
+                    now=now,
+                )
+                approved = self._write_verdicts(tx, judged, lease, now)
+                if self._may_submit(state[0]):
+                    claims = self._write_intents(tx, approved, lease, now)
+                self._in_flight.update(claim.row.decision_id for claim in claims)
+                reached(RecoveryPoint.CLAIM_BEFORE_COMMIT)
+        except BaseException:
+            # committed or not, nothing was sent: what did get to `submitting` is swept
+            self._in_flight.difference_update(claim.row.decision_id for claim in claims)
+            raise
+        reached(RecoveryPoint.CLAIM_AFTER_COMMIT)
+        return claims, {"claimed": len(rows), "submitting": len(claims)}
+
+    def _may_submit(self, state: TradingState) -> bool:
+        return self._settings.trading_enabled and state is not TradingState.HALTED
+
+    def _expire(
+        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
+    ) -> list[DecisionRow]:
+        over = [row for row in rows if row.expires_at <= now]
+        step = Step(DecisionStatus.EXPIRED, Reason.OUT_OF_TIME)
+        self._advance(tx, [(row, step, f"expired at {row.expires_at}") for row in over], lease, now)
+        return [row for row in rows if row.expires_at > now]
+
+    def _hold(
+        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
+    ) -> list[DecisionRow]:
+        """Policy `hold`: put off what the closed market would keep waiting at the broker."""
+        held = self._sessions.held_until([row.order.symbol for row in rows], now)
+        steps = [
+            Advance(
+                decision_id=row.decision_id,
+                before=row.status,
+                after=row.status,
+                reason="market_closed",
+                detail=f"held until {held[row.order.symbol]:%Y-%m-%d %H:%M} UTC",
+                due_at=min(held[row.order.symbol], row.expires_at),
+            )
+            for row in rows
+            if row.order.symbol in held
+        ]
+        decisions.advance(tx, steps, token=lease.fencing_token, now=now)
+        return [row for row in rows if row.order.symbol not in held]
+
+    def _write_verdicts(
+        self, tx: Connection, judged: list[Judged], lease: Lease, now: datetime
+    ) -> list[Judged]:
+        steps: list[Advance] = []
+        events: list[Event] = []
+        approved: list[Judged] = []
+        for item in judged:
+            row, verdict = item.row, item.verdict
+            if verdict is not None and verdict.approved:
+                approved.append(item)
+                if row.status is DecisionStatus.PLANNED:
+                    steps.append(_step(row, DecisionStatus.APPROVED, None, now))
+                    events.append(self._event(EventKind.DECISION_APPROVED, row))
+                continue
+            if verdict is None:
+                due_at = now + timedelta(seconds=FACTS_RETRY_S)
+                steps.append(_step(row, row.status, "facts_awaited", due_at))
+                continue
+            assert verdict.deny_reason is not None
+            reason = verdict.deny_reason.value
+            if row.status is DecisionStatus.PLANNED:
+                steps.append(_step(row, DecisionStatus.DENIED, reason, now))
+                kind = EventKind.DECISION_DENIED
+            else:
+                detail = f"{Reason.RISK_CHANGED}: {reason}"
+                steps.append(_step(row, DecisionStatus.CANCELED, reason, now, detail))
+                kind = EventKind.DECISION_CANCELED
+            events.append(self._event(kind, row, reason=reason))
+        moved = decisions.advance(tx, steps, token=lease.fencing_token, now=now)
+        assert moved == {step.decision_id for step in steps}, "rows were locked by this claim"
+        control.add_events(tx, events, now=now)
+        return approved
+
+    def _write_intents(
+        self, tx: Connection, approved: list[Judged], lease: Lease, now: datetime
+    ) -> list[Claim]:
+        rows = [item.row for item in approved]
+        known = executions.existing(tx, [row.decision_hash for row in rows])
+        claims = [
+            Claim(row, row.attempts + 1, row.attempts > 0 or row.decision_hash in known)
+            for row in rows
+        ]
+        steps = [
+            Advance(
+                decision_id=row.decision_id,
+                before=DecisionStatus.APPROVED,
+                after=DecisionStatus.SUBMITTING,
+                reason=None,
+                due_at=now,
+            )
+            for row in rows
+        ]
+        moved = decisions.advance(tx, steps, token=lease.fencing_token, now=now)
+        assert moved == {row.decision_id for row in rows}, "rows were locked by this claim"
+        intents = [
+            Intent(
+                decision_id=claim.row.decision_id,
+                attempt_no=claim.attempt_no,
+                client_order_id=claim.row.decision_hash,
+                order_sent=claim.row.order.payload(),
+            )
+            for claim in claims
+        ]
+        attempts.add_intents(tx, intents, token=lease.fencing_token, now=now)
+        started = [
+            self._event(EventKind.SUBMIT_STARTED, c.row, attempt_no=c.attempt_no) for c in claims
+        ]
+        control.add_events(tx, started, now=now)
+        return claims
+
+    # ------------------------------------------------------------------ 3 place
+
+    def _place_one(self, claim: Claim) -> None:
+        """On a pool thread; always leaves an outcome."""
+        self._placed.put(self._placer.place(claim))
+        self._on_placed()
+
+    # ------------------------------------------------------------------ 4 record
+
+    def _record(self, lease: Lease) -> int:
+        while not self._placed.empty():
+            self._unwritten.append(self._placed.get())
+        if not self._unwritten:
+            return 0
+        batch = self._unwritten
+        try:
+            self._write_outcomes(batch, lease)
+        except LeaseLost:
+            # the account has another owner, or will have: its sweep settles these by lookup
+            log.warning("lease lost with outcomes unwritten", count=len(batch))
+            self._forget(batch)
+            raise
+        except DatabaseUnavailable:
+            raise  # kept, and written again: advance and set_outcomes change nothing twice
+        self._forget(batch)
+        return len(batch)
+
+    def _forget(self, batch: list[Placed]) -> None:
+        self._unwritten = []
+        self._in_flight.difference_update(placed.row.decision_id for placed in batch)
+
+    def _write_outcomes(self, batch: list[Placed], lease: Lease) -> None:
+        now = self._clock()
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            fence(tx, lease)
+            steps: list[tuple[DecisionRow, Step, str]] = []
+            for placed in batch:
+                wait_s = self._rate_limit(placed, now)
+                step = after_submit(
+                    placed.proof, placed.lookup, attempt_no=placed.attempt_no, wait_s=wait_s
+                )
+                steps.append((placed.row, step, _detail(placed)))
+                if placed.order is not None:
+                    origin = "submitted" if placed.proof is Proof.ACCEPTED else "recovered"
+                    source = "submit" if placed.proof is Proof.ACCEPTED else "lookup"
+                    book_own_order(
+                        tx, placed.row, placed.order, origin=origin, source=source, now=now
+                    )
+                if placed.proof is Proof.ACCOUNT_REFUSED:
+                    self._halt(tx, placed, now)
+            attempts.set_outcomes(
+                tx,
+                [(p.row.decision_id, p.attempt_no, p.proof, p.answer) for p in batch],
+                now=now,
+            )
+            lookups = [asked for placed in batch for asked in placed.asked]
+            attempts.add_lookups(tx, lookups, token=lease.fencing_token, now=now)
+            self._advance(tx, steps, lease, now, before=DecisionStatus.SUBMITTING)
+            reached(RecoveryPoint.OUTCOME_BEFORE_COMMIT)
+        reached(RecoveryPoint.OUTCOME_AFTER_COMMIT)
+
+    def _rate_limit(self, placed: Placed, now: datetime) -> float:
+        if placed.proof is not Proof.RATE_LIMITED:
+            return 0.0
+        return self._budget.pause(placed.answer.retry_at, now=now)
+
+    def _halt(self, tx: Connection, placed: Placed, now: datetime) -> None:
+        answer = placed.answer
+        control.set_trading_state(
+            tx,
+            control.account_scope(self._account),
+            TradingState.HALTED,
+            actor=ACTOR,
+            reason=f"the broker refused keys or account: {answer.http_status} {answer.message}",
+            now=now,
+        )
+
+    def _advance(
+        self,
+        tx: Connection,
+        steps: list[tuple[DecisionRow, Step, str]],
+        lease: Lease,
+        now: datetime,
+        *,
+        before: DecisionStatus | None = None,
+    ) -> None:
+        """Take steps with their events; a decision that another writer moved gets neither."""
+        advances = [
+            Advance(
+                decision_id=row.decision_id,
+                before=before or row.status,
+                after=step.status,
+                reason=step.reason.value,
+                detail=detail,
+                due_at=now + timedelta(seconds=step.wait_s * self._rng.uniform(1.0, 1.25)),
+            )
+            for row, step, detail in steps
+        ]
+        moved = decisions.advance(tx, advances, token=lease.fencing_token, now=now)
+        events = [
+            self._event(_KINDS[step.status, step.reason is Reason.RECOVERED], row, detail=detail)
+            for row, step, detail in steps
+            if row.decision_id in moved
+        ]
+        control.add_events(tx, events, now=now)
+
+    def _event(self, kind: EventKind, row: DecisionRow, **payload: object) -> Event:
+        return Event(kind, ACTOR, self._account, row.decision_hash, payload)
+
+
+_KINDS = {
+    (DecisionStatus.SUBMITTED, False): EventKind.SUBMITTED,
+    (DecisionStatus.SUBMITTED, True): EventKind.RECOVERED,
+    (DecisionStatus.REJECTED, False): EventKind.REJECTED,
+    (DecisionStatus.IN_DOUBT, False): EventKind.IN_DOUBT,
+    (DecisionStatus.APPROVED, False): EventKind.RETURNED,
+    (DecisionStatus.EXPIRED, False): EventKind.DECISION_EXPIRED,
+}
+
+
+def _step(
+    row: DecisionRow,
+    after: DecisionStatus,
+    reason: str | None,
+    due_at: datetime,
+    detail: str | None = None,
+) -> Advance:
+    return Advance(
+        decision_id=row.decision_id,
+        before=row.status,
+        after=after,
+        reason=reason,
+        detail=detail,
+        due_at=due_at,
+    )
+
+
+def _detail(placed: Placed) -> str:
+    answer = placed.answer
+    parts = [str(answer.http_status or ""), answer.broker_code or "", answer.message]
+    return " ".join(part for part in parts if part)[:500]

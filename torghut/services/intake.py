@@ -1,0 +1,80 @@
+"""Intake: the one door for decisions, whoever sends them (API, CLI, strategies).
+
+    parse ─▶ Tx: insert or compare ─▶ commit ─▶ answer ─▶ wake the executor
+
+An answer is given after the commit only, so an acknowledged decision is durable (P2). When the
+commit itself is in doubt the same insert is tried again: it finds its own rows if they are there,
+and says `replayed`. The wake-up is outside the transaction (story 52), once per batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+
+from torghut.clock import Clock
+from torghut.domain.decisions import Decision
+from torghut.domain.errors import DatabaseUnavailable
+from torghut.domain.events import Event, EventKind
+from torghut.recovery_points import RecoveryPoint, reached
+from torghut.storage import control, decisions
+from torghut.storage.database import Database
+from torghut.storage.decisions import INTAKE_BATCH_MAX
+from torghut.storage.rows import Intake, IntakeResult
+
+TRIES = 3
+
+
+class IntakeDesk:
+    """Accepts decisions; thread-safe. `wake` tells executors, here or elsewhere, to look."""
+
+    def __init__(self, database: Database, clock: Clock, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._clock = clock
+        self._wake = wake
+
+    def accept(self, batch: Sequence[Decision], *, source: str) -> list[Intake]:
+        """Store decisions durably; answers in their order.
+
+        `source` says who sent them (http, cli, strategy:NAME). Raises DatabaseUnavailable if
+        Postgres cannot be reached: then nothing of the current thousand was acknowledged.
+        """
+        answers: list[Intake] = []
+        for start in range(0, len(batch), INTAKE_BATCH_MAX):
+            answers += self._accept(batch[start : start + INTAKE_BATCH_MAX], source=source)
+        if any(answer.result is IntakeResult.CREATED for answer in answers):
+            self._wake()
+        return answers
+
+    def _accept(self, batch: Sequence[Decision], *, source: str) -> list[Intake]:
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self._database.transaction() as tx:
+                    answers = store(tx, batch, source=source, clock=self._clock)
+                    reached(RecoveryPoint.INTAKE_BEFORE_COMMIT)
+                reached(RecoveryPoint.INTAKE_AFTER_COMMIT)
+                return answers
+            except DatabaseUnavailable:
+                if attempt == TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+
+def store(tx: Connection, batch: Sequence[Decision], *, source: str, clock: Clock) -> list[Intake]:
+    """Insert decisions with their events in the caller's transaction (the scheduler's tick)."""
+    now = clock()
+    answers = decisions.insert(tx, batch, source=source, now=now)
+    planned = [
+        Event(
+            EventKind.DECISION_PLANNED,
+            source,
+            decision.account,
+            decision.decision_hash,
+            {"strategy": decision.strategy, "symbol": decision.order.symbol},
+        )
+        for decision, answer in zip(batch, answers, strict=True)
+        if answer.result is IntakeResult.CREATED
+    ]
+    control.add_events(tx, planned, now=now)
+    return answers

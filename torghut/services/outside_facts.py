@@ -1,0 +1,95 @@
+"""What risk needs to know of the outside: quotes and the broker's account, fetched before the
+transaction that judges with them (story 18), each with the instant at which it was asked for.
+
+Quotes live in memory for `QUOTE_TTL_S`; the account snapshot is a row, shared by all processes,
+and asked for again when it is older than `ACCOUNT_TTL_S`. A failed question leaves the old
+answer to age; whether it is too old is the judge's business, not the messenger's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+
+import structlog
+
+from torghut.clock import Clock
+from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.ports import Broker, MarketData, Quote
+from torghut.services.rate_budget import RateBudget
+from torghut.storage import facts
+from torghut.storage.database import Database
+from torghut.storage.rows import AccountSnapshot
+
+QUOTE_TTL_S = 2.0
+ACCOUNT_TTL_S = 5.0
+ACCOUNT_AGE_MAX_S = 60.0
+BUDGET_WAIT_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class OutsideFacts:
+    """Facts of one account. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        account: str,
+        database: Database,
+        broker: Broker,
+        market: MarketData,
+        budget: RateBudget,
+        clock: Clock,
+    ) -> None:
+        self._account = account
+        self._database = database
+        self._broker = broker
+        self._market = market
+        self._budget = budget
+        self._clock = clock
+        self._quotes: dict[str, tuple[datetime, Quote]] = {}
+
+    def quotes(self, symbols: Collection[str], now: datetime) -> Mapping[str, Quote]:
+        """Quotes not older than QUOTE_TTL_S where the market answers; missing ones are left out."""
+        fresh = now - timedelta(seconds=QUOTE_TTL_S)
+        wanted = [s for s in symbols if s not in self._quotes or self._quotes[s][0] < fresh]
+        if wanted:
+            try:
+                for symbol, quote in self._market.quotes(wanted).items():
+                    self._quotes[symbol] = (now, quote)
+            except (BrokerUnavailable, BrokerRefused) as error:
+                log.warning("quotes unavailable", symbols=len(wanted), error=str(error))
+        return {s: self._quotes[s][1] for s in symbols if s in self._quotes and self._fresh(s, now)}
+
+    def account(self, now: datetime) -> AccountSnapshot | None:
+        """The account snapshot, asked for again when it is due; None if none is young enough."""
+        with self._database.transaction() as tx:
+            snapshot = facts.account_snapshot(tx, self._account)
+        if snapshot is None or now - snapshot.observed_at > timedelta(seconds=ACCOUNT_TTL_S):
+            snapshot = self.refresh_account() or snapshot
+        if snapshot is None:
+            return None
+        too_old = self._clock() - snapshot.observed_at > timedelta(seconds=ACCOUNT_AGE_MAX_S)
+        return None if too_old else snapshot
+
+    def refresh_account(self) -> AccountSnapshot | None:
+        """Ask the broker for account and positions now and keep the answer; None if it fails."""
+        asked_at = self._clock()
+        try:
+            if not self._budget.wait_for_one(BUDGET_WAIT_S):
+                return None
+            answer = self._broker.account()
+            if not self._budget.wait_for_one(BUDGET_WAIT_S):
+                return None
+            held = {p.symbol: p.qty for p in self._broker.positions()}
+        except (BrokerUnavailable, BrokerRefused) as error:
+            log.warning("account facts unavailable", account=self._account, error=str(error))
+            return None
+        self._budget.correct(self._broker.rate_state())
+        with self._database.transaction() as tx:
+            facts.store_account(tx, self._account, answer, held, observed_at=asked_at)
+            return facts.account_snapshot(tx, self._account)
+
+    def _fresh(self, symbol: str, now: datetime) -> bool:
+        # one TTL more than asked for: an outage of the data source shows as missing within seconds
+        return now - self._quotes[symbol][0] <= timedelta(seconds=2 * QUOTE_TTL_S)

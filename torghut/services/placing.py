@@ -1,0 +1,121 @@
+"""Placing one order: the calls to the broker, with no transaction open (P3).
+
+```
+first attempt, no execution known   POST
+a repeated attempt                  lookup ─ absent ─▶ POST      found or unanswered ─▶ no POST
+answer "refused" or "exists"        … ─▶ lookup once
+```
+
+Runs on a pool thread. `place` never raises: whatever happens becomes an outcome, and a defect in
+here becomes "in doubt", never "not sent".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from torghut.clock import Clock
+from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.orders import Order
+from torghut.domain.submission import Proof
+from torghut.ports import Answer, Broker, Outcome
+from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services.rate_budget import RateBudget
+from torghut.storage.attempts import Asked
+from torghut.storage.rows import DecisionRow
+
+LOOKUP_BUDGET_WAIT_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A decision claimed for submission: its row is `submitting` and its attempt recorded."""
+
+    row: DecisionRow
+    attempt_no: int
+    check_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of one claim: the answer, the lookups around it, the order if there is one."""
+
+    row: DecisionRow
+    attempt_no: int
+    proof: Proof
+    answer: Answer
+    order: Order | None = None
+    lookup: Proof | None = None
+    asked: tuple[Asked, ...] = ()
+
+
+class Placer:
+    """Makes the calls; thread-safe, because broker and budget are."""
+
+    def __init__(self, broker: Broker, budget: RateBudget, clock: Clock) -> None:
+        self._broker = broker
+        self._budget = budget
+        self._clock = clock
+
+    def place(self, claim: Claim) -> Placed:
+        """Ask, post, ask; see the module's table."""
+        try:
+            return self._place(claim)
+        except Exception as error:
+            log.exception("placing failed", decision_hash=claim.row.decision_hash)
+            answer = Answer(outcome=Outcome.IN_DOUBT, message=f"internal: {type(error).__name__}")
+            return Placed(claim.row, claim.attempt_no, Proof.IN_DOUBT, answer)
+
+    def ask(self, row: DecisionRow, attempt_no: int) -> tuple[Asked, Order | None]:
+        """Is there an order of this client_order_id? Not being able to ask proves nothing."""
+        asked_at = self._clock()
+        order: Order | None = None
+        message = ""
+        try:
+            if not self._budget.wait_for_one(LOOKUP_BUDGET_WAIT_S):
+                raise BrokerUnavailable("the rate budget left no room for the question")
+            order = self._broker.lookup(row.decision_hash).order
+            self._budget.correct(self._broker.rate_state())
+            proof = Proof.ABSENT if order is None else Proof.FOUND
+        except (BrokerUnavailable, BrokerRefused) as error:
+            proof, message = Proof.UNANSWERED, str(error)
+        asked = Asked(
+            decision_id=row.decision_id,
+            attempt_no=attempt_no,
+            client_order_id=row.decision_hash,
+            proof=proof,
+            message=message,
+            asked_at=asked_at,
+            broker_order_id=order.broker_order_id if order else None,
+        )
+        return asked, order
+
+    def _place(self, claim: Claim) -> Placed:
+        row, number = claim.row, claim.attempt_no
+        checks: tuple[Asked, ...] = ()
+        if claim.check_first:
+            check, order = self._check(row, number)
+            if check.proof is not Proof.ABSENT:
+                message = f"not sent: the lookup before it was {check.proof}"
+                answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
+                return Placed(row, number, Proof.NOT_SENT, answer, order, check.proof, (check,))
+            checks = (check,)
+        reached(RecoveryPoint.SUBMIT_BEFORE_CALL)
+        answer = self._broker.submit(row.order, row.decision_hash)
+        reached(RecoveryPoint.SUBMIT_AFTER_CALL)
+        self._budget.correct(self._broker.rate_state())
+        proof = Proof(answer.outcome.value)
+        if proof not in (Proof.EXISTS, Proof.REFUSED):
+            return Placed(row, number, proof, answer, answer.order, None, checks)
+        check, order = self._check(row, number)
+        return Placed(row, number, proof, answer, order, check.proof, (*checks, check))
+
+    def _check(self, row: DecisionRow, attempt_no: int) -> tuple[Asked, Order | None]:
+        reached(RecoveryPoint.CHECK_BEFORE_CALL)
+        answer = self.ask(row, attempt_no)
+        reached(RecoveryPoint.CHECK_AFTER_CALL)
+        return answer

@@ -1,0 +1,95 @@
+"""One token bucket per broker account; a share of it is kept for what must always get through.
+
+New orders take from the bucket only down to the reserve; lookups, cancels, closing orders and
+reconciliation may empty it. The size follows `X-RateLimit-Limit`, the level never exceeds
+`X-RateLimit-Remaining`, and after a 429 nothing is taken before the reset.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime
+
+from torghut.ports import RateState
+
+RESERVE_SHARE = 0.2
+PAUSE_UNKNOWN_S = 5.0
+PAUSE_CAP_S = 90.0
+
+
+class RateBudget:
+    """Thread-safe. `per_min` requests a minute on average, at most that many at once."""
+
+    def __init__(self, per_min: int) -> None:
+        self._lock = threading.Condition()
+        self._per_min = float(per_min)
+        self._level = float(per_min)
+        self._filled_at = time.monotonic()
+        self._paused_until = 0.0
+
+    def for_orders(self, wanted: int) -> int:
+        """Take up to `wanted` tokens for new orders, leaving the reserve; returns how many."""
+        with self._lock:
+            self._refill()
+            free = int(self._level - self._per_min * RESERVE_SHARE)
+            taken = max(0, min(wanted, free))
+            self._level -= taken
+            return taken
+
+    def give_back(self, tokens: int) -> None:
+        """Return tokens that were taken for orders and not used."""
+        with self._lock:
+            self._level = min(self._per_min, self._level + tokens)
+
+    def wait_for_one(self, timeout_s: float) -> bool:
+        """Take one token for a question, waiting up to `timeout_s`; False if none came."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            while True:
+                self._refill()
+                if self._level >= 1:
+                    self._level -= 1
+                    return True
+                now = time.monotonic()
+                if now >= deadline:
+                    return False
+                pause_s = max(self._paused_until - now, (1 - self._level) * 60 / self._per_min)
+                self._lock.wait(min(max(pause_s, 0.005), deadline - now))
+
+    def pause(self, until: datetime | None, *, now: datetime) -> float:
+        """Take nothing before `until` (a 429's reset); returns the seconds that this lasts."""
+        wait_s = PAUSE_UNKNOWN_S if until is None else (until - now).total_seconds()
+        wait_s = min(max(wait_s, 0.5), PAUSE_CAP_S)
+        with self._lock:
+            self._paused_until = max(self._paused_until, time.monotonic() + wait_s)
+            self._level = 0.0
+        return wait_s
+
+    def correct(self, state: RateState) -> None:
+        """Follow what the broker says about its own limit."""
+        with self._lock:
+            self._refill()
+            if state.limit is not None and state.limit > 0:
+                if state.limit > self._per_min:
+                    self._level += state.limit - self._per_min
+                self._per_min = float(state.limit)
+                self._level = min(self._level, self._per_min)
+            if state.remaining is not None:
+                self._level = min(self._level, float(state.remaining))
+
+    @property
+    def left(self) -> float:
+        """Tokens left, the reserve included."""
+        with self._lock:
+            self._refill()
+            return self._level
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        if now < self._paused_until:
+            self._filled_at = now
+            return
+        gained = (now - self._filled_at) * self._per_min / 60
+        self._level = min(self._per_min, self._level + gained)
+        self._filled_at = now

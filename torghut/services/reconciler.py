@@ -1,0 +1,421 @@
+"""The reconciler: our books against the broker's, both directions (P6, P8, P12).
+
+One pass, each step on its own, so that one that fails does not keep the others from their work:
+
+```
+account   GET account, positions ───────────▶ snapshot for risk
+orders    GET orders since cursor − overlap ─▶ diff ─▶ executions, decisions, discrepancies
+open      our executions that are not terminal and were not in that list ─▶ GET each
+fills     GET FILL activities since cursor ──▶ fills, positions
+close     decisions whose order is terminal
+```
+
+Pages are processed one transaction each; if power fails between them the next pass reads them
+again and finds nothing to do. Each broker order is written in a savepoint of its own: a row that
+cannot be stored becomes a discrepancy and the rest goes on (story 28).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from torghut.clock import Clock
+from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.events import Event, EventKind
+from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.domain.orders import Order
+from torghut.domain.reconcile import Correction, CorrectionKind, Local, diff
+from torghut.domain.values import canonical_instant, parse_instant
+from torghut.ports import Broker, FillActivity
+from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services.outside_facts import OutsideFacts
+from torghut.services.rate_budget import RateBudget
+from torghut.services.recording import ORDER_AFTER_END, book_own_order, note_duplicate
+from torghut.storage import control, decisions, executions, fills
+from torghut.storage.database import Database, first_line
+from torghut.storage.decisions import Advance
+from torghut.storage.executions import Observation, execution_state
+from torghut.storage.fills import Booking
+from torghut.storage.leases import fence, lock_books
+from torghut.storage.rows import DecisionRow, Lease
+
+ACTOR = "reconciler"
+PAGE_MAX = 500
+CHUNK_MAX = 100
+FILLS_PAGE_MAX = 100
+OVERLAP_S = 60
+OPEN_MAX = 5_000
+ASK_SINGLY_MAX = 20
+ASK_FAILURES_MAX = 3
+LIST_PAGES_MAX = 20
+CLOSE_MAX = 1_000
+BUDGET_WAIT_S = 30.0
+POISON = "cannot_be_booked"
+
+log = structlog.get_logger(__name__)
+
+Counts = dict[str, int]
+
+
+class Reconciler:
+    """Reconciles one account; passes asked for at the same time run one after the other."""
+
+    def __init__(
+        self,
+        account: str,
+        database: Database,
+        broker: Broker,
+        outside: OutsideFacts,
+        budget: RateBudget,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._account = account
+        self._database = database
+        self._broker = broker
+        self._outside = outside
+        self._budget = budget
+        self._clock = clock
+        self._pass = threading.Lock()
+
+    def run_once(self, lease: Lease, now: datetime) -> Counts:
+        """One pass; returns how much each step wrote. Steps that failed count under `failed`."""
+        with self._pass:
+            return self._run(lease)
+
+    def _run(self, lease: Lease) -> Counts:
+        counts: Counts = {}
+        steps: Sequence[tuple[str, Callable[[Lease], Counts]]] = (
+            ("account", self._account_step),
+            ("orders", self._orders_step),
+            ("open", self._open_step),
+            ("fills", self._fills_step),
+            ("close", self._close_step),
+        )
+        for name, step in steps:
+            try:
+                for key, count in step(lease).items():
+                    counts[key] = counts.get(key, 0) + count
+            except (BrokerUnavailable, BrokerRefused) as error:
+                counts["failed"] = counts.get("failed", 0) + 1
+                log.warning("reconciliation step failed", step=name, error=str(error))
+        return counts
+
+    # ------------------------------------------------------------------ steps
+
+    def _account_step(self, _lease: Lease) -> Counts:
+        if self._outside.refresh_account() is None:
+            raise BrokerUnavailable("account and positions were not answered")
+        return {}
+
+    def _orders_step(self, lease: Lease) -> Counts:
+        """broker → local: pages ascending from the cursor, a full page never taken for the end."""
+        with self._database.transaction() as tx:
+            position = control.cursor(tx, self._account, "orders")
+        after = _before(position)
+        counts: Counts = {}
+        while True:
+            self._budgeted()
+            page = self._broker.orders(after=after, limit=PAGE_MAX)
+            newest = _newest(page)
+            for start in range(0, len(page), CHUNK_MAX):
+                chunk = page[start : start + CHUNK_MAX]
+                _add(counts, self._book_orders(lease, chunk, _newest(chunk)))
+            if newest is None or len(page) < PAGE_MAX:
+                return counts
+            # an instant back: orders of the page's last instant may go on on the next page
+            step_back = newest - timedelta(microseconds=1)
+            after = step_back if after is None or step_back > after else newest
+
+    def _open_step(self, lease: Lease) -> Counts:
+        """local → broker: executions still open here; by list where that saves requests."""
+        with self._database.transaction() as tx:
+            rows = executions.unfinished(tx, self._account, limit=OPEN_MAX)
+        if not rows:
+            return {}
+        self._budgeted()
+        seen = {order.broker_order_id: order for order in self._broker.open_orders()}
+        missing = {r.broker_order_id: r for r in rows if r.broker_order_id not in seen}
+        if len(missing) > ASK_SINGLY_MAX:
+            oldest = min(row.broker_created_at for row in missing.values())
+            seen |= self._listed(oldest - timedelta(seconds=OVERLAP_S))
+        asked, failures = self._asked_singly([id_ for id_ in missing if id_ not in seen])
+        ours = {row.broker_order_id for row in rows}
+        found = [order for id_, order in (seen | asked).items() if id_ in ours]
+        counts: Counts = {"unanswered": failures}
+        for start in range(0, len(found), CHUNK_MAX):
+            _add(counts, self._book_orders(lease, found[start : start + CHUNK_MAX], None))
+        return counts
+
+    def _listed(self, after: datetime) -> dict[str, Order]:
+        """Orders of any status from `after` on, LIST_PAGES_MAX pages at the most."""
+        seen: dict[str, Order] = {}
+        for _ in range(LIST_PAGES_MAX):
+            self._budgeted()
+            page = self._broker.orders(after=after, limit=PAGE_MAX)
+            seen |= {order.broker_order_id: order for order in page}
+            newest = _newest(page)
+            if len(page) < PAGE_MAX or newest is None or newest <= after:
+                break
+            after = newest
+        return seen
+
+    def _asked_singly(self, broker_order_ids: Sequence[str]) -> tuple[dict[str, Order], int]:
+        """Each order by its id; one question that fails does not keep the others from theirs."""
+        seen: dict[str, Order] = {}
+        failures = 0
+        for id_ in broker_order_ids[:ASK_SINGLY_MAX]:
+            try:
+                self._budgeted()
+                order = self._broker.get_order(id_)
+            except BrokerUnavailable as error:
+                failures += 1
+                log.info("order not answered", broker_order_id=id_, error=str(error))
+                if failures == ASK_FAILURES_MAX:
+                    break
+                continue
+            if order is None:
+                log.warning("an open order is unknown to the broker", broker_order_id=id_)
+            else:
+                seen[id_] = order
+        return seen, failures
+
+    def _fills_step(self, lease: Lease) -> Counts:
+        """The fill ledger: FILL activities from before the cursor on; known ones change nothing."""
+        with self._database.transaction() as tx:
+            position = control.cursor(tx, self._account, "fills")
+            missing = executions.oldest_unledgered(tx, self._account)
+        after = _before(position)
+        if after is not None and missing is not None:
+            after = min(after, missing - timedelta(seconds=OVERLAP_S))
+        counts: Counts = {}
+        token: str | None = None
+        while True:
+            self._budgeted()
+            page = self._broker.fills(page_token=token, after=after)
+            if page:
+                _add(counts, self._book_fills(lease, page))
+            if len(page) < FILLS_PAGE_MAX or page[-1].activity_id == token:
+                return counts
+            token = page[-1].activity_id
+
+    def _close_step(self, lease: Lease) -> Counts:
+        now = self._clock()
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            fence(tx, lease)
+            closed = decisions.close_finished(tx, self._account, now=now, limit=CLOSE_MAX)
+            events = [
+                Event(EventKind.DECISION_CLOSED, ACTOR, self._account, hash_) for hash_ in closed
+            ]
+            control.add_events(tx, events, now=now)
+        return {"closed": len(closed)}
+
+    # ------------------------------------------------------------------ orders
+
+    def _book_orders(self, lease: Lease, page: Sequence[Order], newest: datetime | None) -> Counts:
+        now = self._clock()
+        counts: Counts = {}
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            corrections, owners = self._diff(tx, page)
+            if corrections:
+                fence(tx, lease)
+            for correction in corrections:
+                owner = owners.get(correction.order.client_order_id)
+                kind = self._guarded(
+                    tx,
+                    correction.order.broker_order_id,
+                    partial(self._apply, tx, correction, owner, lease, now),
+                    correction.kind.value,
+                )
+                counts[kind] = counts.get(kind, 0) + 1
+            if newest is not None:
+                control.set_cursor(tx, self._account, "orders", canonical_instant(newest), now=now)
+            reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
+        reached(RecoveryPoint.RECONCILE_AFTER_COMMIT)
+        return counts
+
+    def _diff(
+        self, tx: Connection, page: Sequence[Order]
+    ) -> tuple[list[Correction], dict[str, DecisionRow]]:
+        known = executions.by_broker_ids(tx, [order.broker_order_id for order in page])
+        strangers = [o.client_order_id for o in page if o.broker_order_id not in known]
+        owners = decisions.by_hashes(tx, strangers) if strangers else {}
+        local = Local(
+            executions={id_: execution_state(row) for id_, row in known.items()},
+            decisions={hash_: row.status for hash_, row in owners.items()},
+        )
+        corrections = diff(page, local)
+        folded = [c.order.client_order_id for c in corrections if c.kind is CorrectionKind.FOLD]
+        return corrections, owners | (decisions.by_hashes(tx, folded) if folded else {})
+
+    def _apply(
+        self,
+        tx: Connection,
+        correction: Correction,
+        owner: DecisionRow | None,
+        lease: Lease,
+        now: datetime,
+    ) -> None:
+        order = correction.order
+        if owner is None:
+            observation = Observation(order, None, "external", "rest")
+            recorded = executions.record(tx, self._account, observation, now=now)
+            note_duplicate(tx, self._account, order, recorded, actor=ACTOR, now=now)
+            if recorded.created:
+                payload = {"broker_order_id": order.broker_order_id, "symbol": order.symbol}
+                event = Event(EventKind.ADOPTED, ACTOR, self._account, None, payload)
+                control.add_events(tx, [event], now=now)
+            return
+        book_own_order(tx, owner, order, origin="reconciled", source="rest", now=now)
+        if correction.kind is CorrectionKind.LATE:
+            evidence = {"broker_order_id": order.broker_order_id, "decision": owner.status.value}
+            control.open_discrepancy(
+                tx,
+                self._account,
+                ORDER_AFTER_END,
+                owner.decision_hash,
+                evidence,
+                actor=ACTOR,
+                now=now,
+            )
+        if owner.status in (DecisionStatus.SUBMITTING, DecisionStatus.IN_DOUBT):
+            self._settle(tx, owner, order, lease, now)
+
+    def _settle(
+        self, tx: Connection, owner: DecisionRow, order: Order, lease: Lease, now: datetime
+    ) -> None:
+        step = Advance(
+            decision_id=owner.decision_id,
+            before=owner.status,
+            after=DecisionStatus.SUBMITTED,
+            reason=Reason.RECOVERED.value,
+            detail=f"found in the broker's list as {order.broker_order_id}",
+            due_at=now,
+        )
+        if decisions.advance(tx, [step], token=lease.fencing_token, now=now):
+            event = Event(
+                EventKind.RECOVERED,
+                ACTOR,
+                self._account,
+                owner.decision_hash,
+                {"broker_order_id": order.broker_order_id},
+            )
+            control.add_events(tx, [event], now=now)
+
+    # ------------------------------------------------------------------ fills
+
+    def _book_fills(self, lease: Lease, page: Sequence[FillActivity]) -> Counts:
+        self._adopt_missing(lease, page)
+        now = self._clock()
+        counts: Counts = {}
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            ids = [fill.broker_order_id for fill in page]
+            known = executions.by_broker_ids(tx, ids)
+            strategies = decisions.strategies(tx, [row.decision_id for row in known.values()])
+            fresh = fills.unknown(tx, [fill.activity_id for fill in page])
+            if fresh:
+                fence(tx, lease)
+            for fill in page:
+                execution = known.get(fill.broker_order_id)
+                if fill.activity_id not in fresh or execution is None:
+                    continue
+                strategy = strategies.get(execution.decision_id or 0, "")
+                booking = Booking(fill, execution.execution_id, execution.decision_id, strategy)
+                key = self._guarded(
+                    tx, fill.activity_id, partial(self._book_fill, tx, booking, now), "fills"
+                )
+                counts[key] = counts.get(key, 0) + 1
+            newest = max(fill.transact_time for fill in page)
+            control.set_cursor(tx, self._account, "fills", canonical_instant(newest), now=now)
+            reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
+        reached(RecoveryPoint.RECONCILE_AFTER_COMMIT)
+        return counts
+
+    def _book_fill(self, tx: Connection, booking: Booking, now: datetime) -> None:
+        fill = booking.fill
+        if not fills.append(tx, self._account, [booking], now=now):
+            return
+        hash_ = decisions.hash_of(tx, booking.decision_id) if booking.decision_id else None
+        payload = {
+            "activity_id": fill.activity_id,
+            "symbol": fill.symbol,
+            "side": fill.side,
+            "last_qty": str(fill.last_qty),
+            "last_px": str(fill.last_px),
+        }
+        event = Event(EventKind.FILL_RECORDED, ACTOR, self._account, hash_, payload)
+        control.add_events(tx, [event], now=now)
+
+    def _adopt_missing(self, lease: Lease, page: Sequence[FillActivity]) -> None:
+        """A fill of an order that we have not seen yet: see the order first."""
+        wanted = {fill.broker_order_id for fill in page}
+        with self._database.transaction() as tx:
+            known = executions.by_broker_ids(tx, sorted(wanted))
+        orders: list[Order] = []
+        for broker_order_id in sorted(wanted - set(known)):
+            self._budgeted()
+            order = self._broker.get_order(broker_order_id)
+            if order is not None:
+                orders.append(order)
+        if orders:
+            self._book_orders(lease, orders, None)
+
+    # ------------------------------------------------------------------ common
+
+    def _budgeted(self) -> None:
+        if not self._budget.wait_for_one(BUDGET_WAIT_S):
+            raise BrokerUnavailable("the rate budget left no room for reconciliation")
+
+    def _guarded(
+        self, tx: Connection, subject: str, write: Callable[[], None], counted_as: str
+    ) -> str:
+        """Write in a savepoint; what cannot be stored becomes a discrepancy, the rest goes on."""
+        try:
+            with tx.begin_nested():
+                write()
+            return counted_as
+        except (DBAPIError, ValueError) as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise
+            log.warning("cannot be booked", subject=subject, error=first_line(error))
+            evidence = {"error": first_line(error)[:500], "what": counted_as}
+            control.open_discrepancy(
+                tx,
+                self._account,
+                POISON,
+                subject,
+                evidence,
+                actor=ACTOR,
+                now=self._clock(),
+            )
+            return "poison"
+
+
+def _before(position: str | None) -> datetime | None:
+    if position is None:
+        return None
+    return parse_instant(position) - timedelta(seconds=OVERLAP_S)
+
+
+def _newest(page: Sequence[Order]) -> datetime | None:
+    return max((_listed_at(order) for order in page), default=None)
+
+
+def _listed_at(order: Order) -> datetime:
+    """What the broker's list is sorted by."""
+    return order.submitted_at or order.created_at
+
+
+def _add(counts: Counts, more: Counts) -> None:
+    for key, count in more.items():
+        counts[key] = counts.get(key, 0) + count

@@ -1,0 +1,154 @@
+"""Settle doubt: ask the broker for every in_doubt decision's client_order_id until it is definite.
+
+    due in_doubt rows ─▶ lookups, no transaction open ─▶ Tx: fence · advance · execution · events
+
+Found is submitted. Absent counts only after `absence_grace_s` and three misses; then the decision
+may be sent again, or is rejected or expired. No answer proves nothing: asked again with backoff,
+for ever if need be, and an operator sees the row (P2, P4). If power fails anywhere in here, the
+row still stands in_doubt and is asked for again.
+"""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Executor as Pool
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from torghut.clock import Clock
+from torghut.domain.events import Event, EventKind
+from torghut.domain.lifecycle import DecisionStatus
+from torghut.domain.orders import Order
+from torghut.domain.submission import Doubt, Proof, Step, after_lookup
+from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services.placing import Placer
+from torghut.services.recording import book_own_order
+from torghut.storage import attempts, control, decisions
+from torghut.storage.attempts import Asked
+from torghut.storage.database import Database
+from torghut.storage.decisions import Advance
+from torghut.storage.leases import fence, lock_books
+from torghut.storage.rows import DecisionRow, Lease
+
+ACTOR = "settler"
+BATCH_MAX = 16
+
+_KINDS = {
+    DecisionStatus.SUBMITTED: EventKind.RECOVERED,
+    DecisionStatus.REJECTED: EventKind.REJECTED,
+    DecisionStatus.EXPIRED: EventKind.DECISION_EXPIRED,
+    DecisionStatus.APPROVED: EventKind.RETURNED,
+}
+
+
+class Settler:
+    """Settles one account's doubts. `run_once` is called by one thread."""
+
+    def __init__(
+        self,
+        account: str,
+        database: Database,
+        placer: Placer,
+        *,
+        absence_grace_s: float,
+        pool: Pool,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._account = account
+        self._database = database
+        self._placer = placer
+        self._absence_grace_s = absence_grace_s
+        self._pool = pool
+        self._clock = clock
+        self._rng = rng
+
+    def run_once(self, lease: Lease, now: datetime) -> dict[str, int]:
+        """Ask for the due doubts, oldest first, at most BATCH_MAX; returns counts."""
+        with self._database.transaction() as tx:
+            rows = decisions.due(
+                tx, self._account, DecisionStatus.IN_DOUBT, now=now, limit=BATCH_MAX
+            )
+            refused = attempts.refused_last(tx, [row.decision_id for row in rows])
+        if not rows:
+            return {}
+        reached(RecoveryPoint.SETTLE_BEFORE_CALL)
+        answers = list(self._pool.map(self._ask, rows))
+        reached(RecoveryPoint.SETTLE_AFTER_CALL)
+        now = self._clock()
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            fence(tx, lease)
+            settled = self._write(tx, answers, refused, lease, now)
+            reached(RecoveryPoint.SETTLE_BEFORE_COMMIT)
+        reached(RecoveryPoint.SETTLE_AFTER_COMMIT)
+        return {"asked": len(rows), "settled": settled}
+
+    def _ask(self, row: DecisionRow) -> tuple[DecisionRow, Asked, Order | None]:
+        asked, order = self._placer.ask(row, row.attempts)
+        return row, asked, order
+
+    def _write(
+        self,
+        tx: Connection,
+        answers: list[tuple[DecisionRow, Asked, Order | None]],
+        refused: set[int],
+        lease: Lease,
+        now: datetime,
+    ) -> int:
+        attempts.add_lookups(
+            tx, [asked for _, asked, _ in answers], token=lease.fencing_token, now=now
+        )
+        steps: dict[int, tuple[DecisionRow, Step]] = {}
+        advances: list[Advance] = []
+        for row, asked, order in answers:
+            step = self._step(row, asked, row.decision_id in refused)
+            steps[row.decision_id] = row, step
+            advances.append(self._advance(row, asked, step, now))
+            if order is not None:
+                book_own_order(tx, row, order, origin="recovered", source="lookup", now=now)
+        moved = decisions.advance(tx, advances, token=lease.fencing_token, now=now)
+        settled = [
+            (row, step)
+            for id_, (row, step) in steps.items()
+            if id_ in moved and step.status is not DecisionStatus.IN_DOUBT
+        ]
+        events = [
+            Event(
+                _KINDS[step.status],
+                ACTOR,
+                self._account,
+                row.decision_hash,
+                {"detail": step.reason.value},
+            )
+            for row, step in settled
+        ]
+        control.add_events(tx, events, now=now)
+        return len(settled)
+
+    def _step(self, row: DecisionRow, asked: Asked, refused: bool) -> Step:
+        assert row.in_doubt_since is not None
+        doubt = Doubt(
+            since=row.in_doubt_since,
+            lookups=row.lookups,
+            misses=row.lookup_misses,
+            refused=refused,
+            expires_at=row.expires_at,
+        )
+        # judged at the instant of the question: the answer cannot be newer evidence than that
+        return after_lookup(
+            asked.proof, doubt, asked.asked_at, absence_grace_s=self._absence_grace_s
+        )
+
+    def _advance(self, row: DecisionRow, asked: Asked, step: Step, now: datetime) -> Advance:
+        return Advance(
+            decision_id=row.decision_id,
+            before=DecisionStatus.IN_DOUBT,
+            after=step.status,
+            reason=step.reason.value,
+            detail=asked.message or f"lookup: {asked.proof}",
+            due_at=now + timedelta(seconds=step.wait_s * self._rng.uniform(1.0, 1.25)),
+            asked=1,
+            missed=1 if asked.proof is Proof.ABSENT else 0,
+        )

@@ -1,0 +1,226 @@
+"""The supervisor: who owns the account, which loops run, and how it all ends.
+
+```
+standby ──acquire──▶ owner ──lease lost──▶ standby            (checked every TTL/5)
+                      │ loops: executor · settler · reconciler
+SIGTERM ─▶ stop claiming ─▶ finish what is in flight ─▶ release the lease ─▶ end
+```
+
+1. The heartbeat renews at TTL/5, from a thread that does nothing else (story 45). When a renewal
+   fails for a reason, the lease is held as long as its last confirmed term by our own monotonic
+   clock, less a margin; then the loops stop writing. Postgres checks each write again: `fence`.
+2. A fresh owner name per process (story 42) and a fresh fencing token per term.
+3. The broker's account is checked before the first claim of a term: in live mode its number must
+   be the third key (P10). A wrong one ends the process with ConfigError.
+4. A clean shutdown hands the account over at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from torghut import telemetry
+from torghut.clock import Clock
+from torghut.domain.errors import ConfigError, DatabaseUnavailable
+from torghut.domain.events import Event, EventKind
+from torghut.services.executor import Executor
+from torghut.services.loops import Loop
+from torghut.services.reconciler import Reconciler
+from torghut.services.settler import Settler
+from torghut.storage import control, leases
+from torghut.storage.database import Database
+from torghut.storage.rows import Lease
+
+EXECUTOR_POLL_S = 0.25
+SETTLER_POLL_S = 0.25
+SHUTDOWN_S = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+class Supervisor:
+    """Runs one account in this process: heartbeat, executor, settler, reconciler."""
+
+    def __init__(
+        self,
+        account: str,
+        owner: str,
+        database: Database,
+        *,
+        lease_ttl_s: float,
+        reconcile_interval_s: float,
+        verify_account: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self._account = account
+        self._owner = owner
+        self._database = database
+        self._ttl_s = lease_ttl_s
+        self._verify_account = verify_account
+        self._clock = clock
+        self._lease: Lease | None = None
+        self._valid_until = 0.0
+        self._verified_token = 0
+        self._heard = False
+        self._draining = threading.Event()
+        self._lock = threading.Lock()
+        self.fatal: ConfigError | None = None
+        self.stopped = threading.Event()
+        self.owned = threading.Event()
+        self._heartbeat = Loop("lease", self._beat, interval_s=lease_ttl_s / 5, clock=clock)
+        self._reconcile_interval_s = reconcile_interval_s
+        self._loops: list[Loop] = []
+        self._executor: Executor | None = None
+
+    def start(self, executor: Executor, settler: Settler, reconciler: Reconciler) -> None:
+        """Begin to seek the lease, and to work while it is held."""
+        self._executor = executor
+        self._executor_loop = Loop(
+            "executor", self._run_executor, interval_s=EXECUTOR_POLL_S, clock=self._clock
+        )
+        self._reconcile_loop = Loop(
+            "reconciler",
+            self._owned("reconciler", reconciler.run_once),
+            interval_s=self._reconcile_interval_s,
+            clock=self._clock,
+        )
+        settle = self._owned("settler", settler.run_once)
+        self._loops = [
+            self._executor_loop,
+            Loop("settler", settle, interval_s=SETTLER_POLL_S, clock=self._clock),
+            self._reconcile_loop,
+        ]
+        self._heartbeat.start()
+        for loop in self._loops:
+            loop.start()
+
+    def wake(self) -> None:
+        """There is something to execute."""
+        self._executor_loop.wake()
+
+    def reconcile_soon(self) -> None:
+        """Run a reconciliation pass as soon as possible."""
+        self._reconcile_loop.wake()
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease, if it is held and safely valid by our own clock."""
+        with self._lock:
+            return self._lease if time.monotonic() < self._valid_until else None
+
+    @property
+    def lease_known(self) -> bool:
+        """True once a heartbeat has been answered: the account is ours, or it is another's."""
+        return self._heard
+
+    @property
+    def loops(self) -> list[Loop]:
+        """All loops, for health."""
+        return [self._heartbeat, *self._loops]
+
+    def stop(self) -> None:
+        """Clean shutdown: finish what is in flight, hand the lease over, end. Returns when done."""
+        self._draining.set()
+        deadline = time.monotonic() + SHUTDOWN_S
+        while self._executor and self._executor.in_flight and time.monotonic() < deadline:
+            self._executor_loop.wake()
+            self.stopped.wait(0.02)
+        for loop in self._loops:
+            loop.stop(max(0.1, deadline - time.monotonic()))
+        self._heartbeat.stop(self._ttl_s)
+        with self._lock:
+            lease, self._lease = self._lease, None
+        if lease is not None:
+            try:
+                with self._database.transaction() as tx:
+                    leases.release(tx, lease)
+            except DatabaseUnavailable as error:
+                log.warning("lease not handed over; it runs out by itself", error=str(error))
+        self.stopped.set()
+
+    # ------------------------------------------------------------------ lease
+
+    def _beat(self, now: datetime) -> Mapping[str, int]:
+        asked_at = time.monotonic()
+        with self._lock:
+            lease = self._lease
+        with self._database.transaction() as tx:
+            if lease is None:
+                renewed = leases.acquire(tx, self._account, self._owner, ttl_s=self._ttl_s)
+                if renewed is not None:
+                    self._note_acquired(tx, renewed, now)
+            else:
+                renewed = leases.renew(tx, lease, ttl_s=self._ttl_s)
+        with self._lock:
+            self._heard = True
+            self._lease = renewed
+            # our term began at the latest when we asked; a fifth is left for what is under way
+            self._valid_until = asked_at + self._ttl_s * 0.8 if renewed else 0.0
+        telemetry.LEASE_HELD.labels(self._account).set(1 if renewed else 0)
+        if lease is None and renewed is not None:
+            self.owned.set()
+            log.info("account owned", account=self._account, fencing_token=renewed.fencing_token)
+            for loop in self._loops:
+                loop.wake()
+        elif lease is not None and renewed is None:
+            self.owned.clear()
+            log.warning("lease lost", account=self._account)
+        return {}
+
+    def _note_acquired(self, tx: Connection, lease: Lease, now: datetime) -> None:
+        control.ensure_scopes(tx, self._account, now=now)
+        payload = {"owner": lease.owner, "fencing_token": lease.fencing_token}
+        event = Event(EventKind.LEASE_ACQUIRED, "supervisor", self._account, None, payload)
+        control.add_events(tx, [event], now=now)
+
+    # ------------------------------------------------------------------ loops
+
+    def _run_executor(self, now: datetime) -> Mapping[str, int]:
+        lease = self._working_lease()
+        if lease is None or self._executor is None:
+            return {}
+        claiming = not self._draining.is_set()
+        counts = self._executor.run_once(lease, now, claiming=claiming)
+        if counts.get("claimed") or counts.get("recorded"):
+            self._executor_loop.wake()  # there may be more
+        return counted("executor", counts)
+
+    def _owned(
+        self, name: str, run_once: Callable[[Lease, datetime], Mapping[str, int]]
+    ) -> Callable[[datetime], Mapping[str, int]]:
+        """Run a pass only while the account is ours."""
+
+        def run(now: datetime) -> Mapping[str, int]:
+            lease = self._working_lease()
+            return {} if lease is None else counted(name, run_once(lease, now))
+
+        return run
+
+    def _working_lease(self) -> Lease | None:
+        lease = self.lease
+        if lease is None or self.fatal is not None:
+            return None
+        if lease.fencing_token != self._verified_token:
+            try:
+                self._verify_account()
+            except ConfigError as error:
+                self.fatal = error
+                log.error("refused", error=str(error))
+                self.stopped.set()
+                return None
+            self._verified_token = lease.fencing_token
+        return lease
+
+
+def counted(loop: str, counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Add a pass's counts to the metrics; returns them."""
+    for what, count in counts.items():
+        if count:
+            telemetry.STEPS.labels(loop, what).inc(count)
+    return counts

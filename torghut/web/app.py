@@ -1,0 +1,79 @@
+"""The HTTP interface as one ASGI application.
+
+```
+request ─▶ gate ─▶ routes ─▶ workers ─▶ services · storage
+           id host  │
+           rate     ├─ decisions_api   POST /v1/decisions, /v1/decisions:batch
+           token    ├─ reads_api       GET  /v1/decisions|executions|fills|positions|status
+                    ├─ operator_api    POST /v1/halt, /v1/resume
+                    └─ probes          GET  /healthz, /readyz, /metrics
+```
+
+1. Whatever is not a success is problem details (torghut.web.problems), unknown routes included.
+2. The event loop parses small things and waits; all that touches the database is on a few threads
+   (torghut.web.workers), so that HTTP cannot take the connections that trading needs.
+3. Nothing here decides anything about orders: it stores decisions and reads.
+
+Failure behaviour: database away → 503 with Retry-After and nothing acknowledged; the process goes
+on and serves again when the database does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from torghut.domain.errors import TorghutError
+from torghut.web import decisions_api, documents, operator_api, probes, reads_api
+from torghut.web.gate import Gate, RateLimit, Tokens
+from torghut.web.parts import Staff, WebParts
+from torghut.web.problems import Problem, answer
+
+__all__ = ["WebParts", "create_app"]
+
+
+def create_app(parts: WebParts) -> FastAPI:
+    """The application; one per server, as its threads end with the server's lifespan."""
+    staff = Staff(parts.desk)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        staff.close()
+
+    app = FastAPI(
+        title="Torghut",
+        summary="Trading decisions in, broker orders out, exactly once.",
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        redirect_slashes=False,
+    )
+    for kind in (Problem, TorghutError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer)
+    app.include_router(decisions_api.router(parts, staff), prefix="/v1")
+    app.include_router(reads_api.router(parts, staff), prefix="/v1")
+    app.include_router(operator_api.router(parts, staff), prefix="/v1")
+    app.include_router(probes.router(parts, staff))
+    app.add_middleware(
+        Gate,
+        tokens=Tokens(parts.settings.tokens()),
+        rate=RateLimit(parts.rate_per_s),
+        host=parts.settings.http_host,
+    )
+    documents.describe(app)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("torghut")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,235 @@
+"""The OpenAPI 3.1 document: what the routes' own code does not say of itself.
+
+The bodies of intake are read by torghut.domain and not by FastAPI, so their schema stands here;
+a test holds its fields to be those that the domain knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from torghut.domain.orders import OrderClass, OrderType, Side, TimeInForce
+
+Document = dict[str, Any]
+
+_AMOUNT: Document = {
+    "type": ["string", "number"],
+    "description": "Decimal, greater than 0, at most 9 decimals; text keeps it exact.",
+}
+_INSTANT: Document = {"type": "string", "format": "date-time"}
+
+EXAMPLE: Document = {
+    "strategy": "crossover",
+    "symbol": "AAPL",
+    "side": "buy",
+    "type": "limit",
+    "qty": "10",
+    "limit_price": "187.50",
+    "event_ts": "2026-01-05T14:30:00Z",
+}
+
+DECISION: Document = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["strategy", "symbol", "side", "type", "event_ts"],
+    "properties": {
+        "strategy": {"type": "string", "maxLength": 128},
+        "symbol": {"type": "string", "maxLength": 32},
+        "side": {"enum": [side.value for side in Side]},
+        "type": {"enum": [kind.value for kind in OrderType]},
+        "qty": {**_AMOUNT, "description": "Shares; exactly one of qty and notional."},
+        "notional": {**_AMOUNT, "description": "Account currency."},
+        "limit_price": _AMOUNT,
+        "stop_price": _AMOUNT,
+        "trail_price": _AMOUNT,
+        "trail_percent": _AMOUNT,
+        "time_in_force": {"enum": [tif.value for tif in TimeInForce], "default": "day"},
+        "extended_hours": {"type": "boolean", "default": False},
+        "order_class": {"enum": [kind.value for kind in OrderClass], "default": "simple"},
+        "take_profit": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["limit_price"],
+            "properties": {"limit_price": _AMOUNT},
+        },
+        "stop_loss": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["stop_price"],
+            "properties": {"stop_price": _AMOUNT, "limit_price": _AMOUNT},
+        },
+        "event_ts": {**_INSTANT, "description": "When the signal happened; never now."},
+        "intent": {
+            "type": "string",
+            "maxLength": 256,
+            "description": "Tells decisions apart that are otherwise the same signal.",
+        },
+        "expires_at": {**_INSTANT, "description": "Must not trade after this."},
+        "account": {"type": "string", "description": "Only the account traded here."},
+        "correlation_id": {"type": "string", "maxLength": 256},
+        "params": {"type": "object", "description": "The sender's own; at most 16 KiB."},
+    },
+    "examples": [EXAMPLE],
+}
+
+_INTAKE: Document = {
+    "type": "object",
+    "required": ["decision_hash", "status", "result"],
+    "properties": {
+        "decision_hash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "status": {"type": "string"},
+        "result": {"enum": ["created", "replayed"]},
+    },
+}
+_PROBLEM: Document = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+            },
+        },
+        "decision_hash": {"type": "string"},
+        "differing_fields": {"type": "array", "items": {"type": "string"}},
+    },
+}
+_PAGE: Document = {
+    "type": "object",
+    "required": ["items", "next_cursor"],
+    "properties": {
+        "items": {"type": "array", "items": {"type": "object"}},
+        "next_cursor": {"type": ["string", "null"]},
+    },
+}
+_SCHEMAS: Document = {
+    "Decision": DECISION,
+    "Intake": _INTAKE,
+    "Problem": _PROBLEM,
+    "Page": _PAGE,
+}
+
+
+def _ref(name: str) -> Document:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, name: str | None = None) -> Document:
+    schema = _ref(name) if name else {"type": "object"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _problems(**descriptions: str) -> Document:
+    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    return {
+        status.removeprefix("s"): {"description": text, "content": content}
+        for status, text in descriptions.items()
+    }
+
+
+_BODY_PROBLEMS = _problems(
+    s408="The body did not arrive in time",
+    s413="The body is too large",
+    s415="Another media type is needed",
+    s422="Every fault, in `errors`",
+    s429="Too many requests a second",
+    s503="The database does not answer; nothing was acknowledged. Send the same again",
+)
+_READ_PROBLEMS = _problems(s422="A parameter is wrong", s503="The database does not answer")
+_LINES = {"application/x-ndjson": {"schema": {"type": "string"}}}
+
+POST_DECISION: Document = {
+    "summary": "Submit one decision",
+    "status_code": 201,
+    "responses": {
+        201: _answer("Created: stored, and executed at most once", "Intake"),
+        200: _answer("Replayed: the same decision was sent before", "Intake"),
+        **_problems(s409="Sent before with another payload: `differing_fields`"),
+        **_BODY_PROBLEMS,
+    },
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "description": "Becomes the decision's `intent`.",
+                "schema": {"type": "string", "maxLength": 255},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("Decision"), "example": EXAMPLE}},
+        },
+    },
+}
+POST_BATCH: Document = {
+    "summary": "Submit decisions, one JSON object per line",
+    "responses": {
+        200: {
+            "description": "One line each, in order: line, decision_hash, result, error?",
+            "content": _LINES,
+        },
+        **_BODY_PROBLEMS,
+    },
+    "openapi_extra": {"requestBody": {"required": True, "content": _LINES}},
+}
+LIST: Document = {"responses": {200: _answer("Newest first", "Page"), **_READ_PROBLEMS}}
+ONE: Document = {
+    "responses": {
+        200: _answer("Found by its hash, or by 8 or more first characters of it"),
+        **_problems(s404="Not known"),
+        **_READ_PROBLEMS,
+    }
+}
+STATUS: Document = {"responses": {200: _answer("How the account stands"), **_READ_PROBLEMS}}
+TRADING_STATE: Document = {
+    "responses": {200: _answer("The scope's state, now and before"), **_BODY_PROBLEMS},
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["reason"],
+                        "properties": {
+                            "reason": {"type": "string", "maxLength": 500},
+                            "account": {"type": "string", "description": "Absent: global."},
+                        },
+                    },
+                    "example": {"reason": "halt before the announcement"},
+                }
+            },
+        }
+    },
+}
+PROBE: Document = {"responses": {200: _answer("Yes"), 503: _answer("No, and why")}}
+METRICS: Document = {
+    "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Add the schemas above and the security scheme to the app's document."""
+    generate = app.openapi
+
+    def openapi() -> Document:
+        document = generate()
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(_SCHEMAS)
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}, {}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

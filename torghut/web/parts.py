@@ -1,0 +1,49 @@
+"""What the HTTP interface is made of: given by whoever composes the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torghut.clock import Clock, utc_now
+from torghut.config import Settings
+from torghut.services.intake import IntakeDesk
+from torghut.storage.database import Database
+from torghut.web.counter import Counter
+from torghut.web.workers import BATCH_ANSWER_S, Workers
+
+RATE_PER_S = 2_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebParts:
+    """Everything the routes need.
+
+    `health` says which loops stand still: `{"alive": bool, …}`; it must ask nobody outside.
+    `ready` adds facts to /readyz; `"ready": False` in it makes the answer 503, with its `reasons`.
+    `rate_per_s` is what one peer address may send.
+    """
+
+    settings: Settings
+    database: Database
+    desk: IntakeDesk
+    health: Callable[[], Mapping[str, object]]
+    ready: Callable[[], Mapping[str, object]] = field(default=dict)
+    clock: Clock = utc_now
+    rate_per_s: float = RATE_PER_S
+
+
+class Staff:
+    """The threads of one app. At most eight connections of the pool at a time, all together."""
+
+    def __init__(self, desk: IntakeDesk) -> None:
+        self.counter = Counter(desk)
+        self.batches = Workers("batch", 2, deadline_s=BATCH_ANSWER_S)
+        self.readers = Workers("read", 3)
+        self.operators = Workers("operator", 1)
+        self.probes = Workers("probe", 1)
+
+    def close(self) -> None:
+        """End all threads as soon as they have nothing under way."""
+        for workers in (self.counter, self.batches, self.readers, self.operators, self.probes):
+            workers.close()
