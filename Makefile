@@ -52,7 +52,7 @@ fmt: set-up
 pin: set-up
 	$(PY) -m pip install --quiet uv
 	index="$$($(PY) -m pip config get global.index-url 2>/dev/null)" && export UV_DEFAULT_INDEX="$$index"; \
-	$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	$(PY) -m uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --upgrade --no-header --no-emit-index-url --no-emit-find-links \
 	  --output-file constraints.txt
 

@@ -12,7 +12,6 @@ answer is waited for). Everything is closed in the opposite order.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -21,14 +20,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import structlog
 
-from torghut import recovery_points, telemetry
 from torghut.brokers.alpaca import AlpacaBroker
 from torghut.brokers.alpaca_data import AlpacaMarketData
 from torghut.clock import utc_now
@@ -37,10 +33,20 @@ from torghut.domain.errors import (
     BrokerRefused,
     BrokerUnavailable,
     ConfigError,
-    DatabaseUnavailable,
     TorghutError,
 )
+from torghut.places import (
+    SIMULATOR_FILE,
+    Reach,
+    arm_recovery_point,
+    home,
+    notify,
+    open_database,
+    reach,
+    simulator_reach,
+)
 from torghut.ports import Broker, MarketData
+from torghut.services.claiming import Claimer
 from torghut.services.executor import Executor
 from torghut.services.intake import IntakeDesk
 from torghut.services.loops import Loop
@@ -53,9 +59,8 @@ from torghut.services.session_gate import SessionGate
 from torghut.services.settler import Settler
 from torghut.services.supervisor import Supervisor
 from torghut.simulator import SimConfig, Simulator
-from torghut.storage import embedded, leases, migrate, wake
+from torghut.storage import leases, wake
 from torghut.storage.database import Database
-from torghut.storage.database import database_url as parsed_url
 from torghut.strategies.loading import load_strategy
 from torghut.web.app import create_app
 from torghut.web.parts import WebParts
@@ -64,95 +69,9 @@ from torghut.web.server import HttpServer
 SETTLER_THREADS = 4
 SCHEDULER_POLL_S = 5.0
 STALLED_AFTER_S = 60.0
-SIMULATOR_FILE = "simulator.json"
 SIMULATOR_STATE = "simulator-state.jsonl"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Where a broker is and with which keys."""
-
-    base_url: str
-    data_url: str
-    key_id: str
-    secret_key: str
-
-
-# ---------------------------------------------------------------------- parts
-
-
-def home(settings: Settings) -> Path:
-    """Where local state lives: TORGHUT_HOME, else the user's data directory."""
-    return settings.home or embedded.default_home()
-
-
-def database_url(settings: Settings, name: str = "torghut") -> str:
-    """TORGHUT_DATABASE_URL, or database `name` of the embedded server, started if need be."""
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    return embedded.start(home(settings), database=name, progress=_starting).url
-
-
-def _starting(what: str, seconds: float) -> None:
-    log.info("embedded database", state=what, seconds=round(seconds))
-
-
-@contextmanager
-def open_database(
-    settings: Settings, *, migrating: bool = False, name: str = "torghut"
-) -> Iterator[Database]:
-    """A database with the right schema; the embedded one is migrated without asking.
-
-    Raises ConfigError, DatabaseUnavailable, SchemaError, EmbeddedError.
-    """
-    url = database_url(settings, name)
-    if migrating or settings.database_url is None:
-        migrate.upgrade(url)
-    migrate.check(url)
-    database = Database(url, pool_size=settings.submit_threads + 12)
-    try:
-        yield database
-    finally:
-        database.close()
-        if settings.database_url is None:
-            embedded.stop(home(settings))
-
-
-def reach(settings: Settings) -> Reach:
-    """The broker of the settings; for `sim` the simulator that a daemon has started."""
-    if settings.broker == "sim":
-        return simulator_reach(home(settings))
-    assert settings.apca_api_key_id is not None and settings.apca_api_secret_key is not None
-    return Reach(
-        settings.base_url,
-        settings.data_url,
-        settings.apca_api_key_id.get_secret_value(),
-        settings.apca_api_secret_key.get_secret_value(),
-    )
-
-
-def simulator_reach(directory: Path) -> Reach:
-    """Where the daemon's own simulator is; raises TorghutError if none has been started."""
-    try:
-        url = json.loads((directory / SIMULATOR_FILE).read_text())["url"]
-    except (OSError, ValueError, KeyError):
-        raise TorghutError(
-            f"no simulated broker has run in {directory}; start the daemon first: torghut run"
-        ) from None
-    return Reach(url, url, "simulator", "simulator")
-
-
-def simulator_control(directory: Path) -> str:
-    """The control API of the simulator that was started in `directory`."""
-    control_url: str = json.loads((directory / SIMULATOR_FILE).read_text())["control_url"]
-    return control_url
-
-
-def decision_ttl(settings: Settings) -> timedelta:
-    """How long after event_ts a decision without expires_at may trade."""
-    return timedelta(seconds=settings.decision_ttl_s)
 
 
 @contextmanager
@@ -206,9 +125,6 @@ def verify_account(settings: Settings, broker: Broker) -> None:
     check_live_keys(settings, number)
 
 
-# ---------------------------------------------------------------------- daemon
-
-
 class Daemon:
     """Everything that runs in one process for one account."""
 
@@ -253,13 +169,14 @@ class Daemon:
         """Start all loops; raises ConfigError if the broker's account may not be traded."""
         verify_account(self.settings, self.broker)
         placer = Placer(self.broker, self.budget, utc_now)
+        sessions = SessionGate(self.settings.session_policy)
         executor = Executor(
             self.settings.account,
             self.database,
             placer,
             self._outside_facts(),
-            SessionGate(self.settings.session_policy),
-            self.policy,
+            sessions,
+            Claimer(self.settings.account, self.policy, sessions, self.settings),
             self.budget,
             self.settings,
             pool=self._executor_pool,
@@ -364,14 +281,6 @@ class Daemon:
         self._listener.close()
 
 
-def notify(database: Database) -> None:
-    """Tell daemons elsewhere that there is work; they poll anyway, so failing is no failure."""
-    try:
-        wake.notify(database)
-    except DatabaseUnavailable as error:
-        log.debug("wake-up not sent", error=str(error))
-
-
 @contextmanager
 def serving(daemon: Daemon) -> Iterator[str]:
     """The daemon's HTTP interface; yields its URL."""
@@ -388,17 +297,6 @@ def serving(daemon: Daemon) -> Iterator[str]:
         yield f"http://{daemon.settings.http_host}:{server.port}"
     finally:
         server.stop()
-
-
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold a lock file for as long as the process lives; raises TorghutError if another has it."""
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TorghutError(f"another process holds {path}; stop it first") from None
-        yield
 
 
 @contextmanager
@@ -452,30 +350,6 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
 def owner_name() -> str:
     """A name that no other process, and no earlier one on this host, has (story 42)."""
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-
-
-def arm_recovery_point(settings: Settings) -> None:
-    """Read TORGHUT_CRASH_AT, which live mode refuses. Raises ConfigError."""
-    wanted = os.environ.get("TORGHUT_CRASH_AT")
-    if wanted and settings.trading_mode == "live":
-        raise ConfigError("TORGHUT_CRASH_AT", "is set in live mode", "unset it")
-    try:
-        recovery_points.arm(wanted)
-    except ValueError:
-        names = ", ".join(recovery_points.RecoveryPoint)
-        raise ConfigError("TORGHUT_CRASH_AT", "names no recovery point", f"use {names}") from None
-
-
-def set_up_logging(settings: Settings) -> None:
-    """Logging with every configured secret blotted out."""
-    secrets = [*settings.tokens()]
-    for value in (settings.apca_api_secret_key, settings.apca_api_key_id):
-        if value is not None:
-            secrets.append(value.get_secret_value())
-    if settings.database_url is not None:
-        password = parsed_url(settings.database_url.get_secret_value()).password
-        secrets.extend([password] if password else [])
-    telemetry.configure_logging(level=settings.log_level, form=settings.log_format, secrets=secrets)
 
 
 def _last_port(directory: Path) -> int:

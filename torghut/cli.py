@@ -56,19 +56,19 @@ def main() -> None:
 
 
 def _settings(**overrides: Any) -> Settings:
-    from torghut import bootstrap, config
+    from torghut import config, places
 
     settings = config.load(**overrides)
-    bootstrap.set_up_logging(settings)
+    places.set_up_logging(settings)
     return settings
 
 
 @contextmanager
 def connect() -> Iterator[Database]:
     """The database of the settings, its schema checked."""
-    from torghut import bootstrap
+    from torghut import places
 
-    with bootstrap.open_database(_settings(log_level="warning")) as database:
+    with places.open_database(_settings(log_level="warning")) as database:
         yield database
 
 
@@ -127,11 +127,11 @@ def demo(
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema of this version."""
-    from torghut import bootstrap
+    from torghut import places
     from torghut.storage import migrate as migration
 
     settings = _settings()
-    before, after = migration.upgrade(bootstrap.database_url(settings))
+    before, after = migration.upgrade(places.database_url(settings))
     if before == after:
         typer.echo(f"schema {after}: nothing to do")
     else:
@@ -143,21 +143,21 @@ def submit(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="JSON lines of decisions.")],
 ) -> None:
     """Store decisions, one JSON object a line; prints one JSON line for each."""
-    from torghut import bootstrap
+    from torghut import places
     from torghut.clock import utc_now
     from torghut.services.batch import submit_lines
     from torghut.services.intake import IntakeDesk
 
     settings = _settings()
-    bootstrap.arm_recovery_point(settings)
+    places.arm_recovery_point(settings)
     refused = 0
-    with _lines(file) as lines, bootstrap.open_database(settings) as database:
-        desk = IntakeDesk(database, utc_now, lambda: bootstrap.notify(database))
+    with _lines(file) as lines, places.open_database(settings) as database:
+        desk = IntakeDesk(database, utc_now, lambda: places.notify(database))
         for answer in submit_lines(
             lines,
             desk,
             account=settings.account,
-            ttl=bootstrap.decision_ttl(settings),
+            ttl=places.decision_ttl(settings),
             source="cli",
         ):
             refused += answer["result"] in ("invalid", "conflict")
@@ -173,9 +173,9 @@ def hash_(
     """Print identity and digest of decisions without storing anything."""
     from datetime import timedelta
 
-    from torghut.domain.decisions import load_json, parse_decision
     from torghut.domain.errors import InvalidDecision
     from torghut.domain.values import canonical_json
+    from torghut.services.batch import read_decision
 
     failed = False
     with _lines(file) as lines:
@@ -183,7 +183,7 @@ def hash_(
             if not line.strip():
                 continue
             try:
-                decision = parse_decision(load_json(line), account=account, ttl=timedelta(days=1))
+                decision = read_decision(line, account=account, ttl=timedelta(days=1))
             except InvalidDecision as error:
                 failed = True
                 typer.echo(json.dumps({"line": number, "error": str(error)}))
@@ -213,10 +213,10 @@ def resume(reason: Reason, account: Account = None) -> None:
 @app.command()
 def reconcile(as_json: AsJson = False) -> None:
     """Compare the books with the broker's now, and correct ours."""
-    from torghut import bootstrap
+    from torghut import bootstrap, places
 
     settings = _settings(log_level="warning")
-    with bootstrap.open_database(settings) as database:
+    with places.open_database(settings) as database:
         counts = bootstrap.reconcile_once(settings, database)
     if as_json:
         typer.echo(json.dumps(counts))
@@ -252,7 +252,7 @@ def sim(context: typer.Context) -> None:
 
 
 def _change_state(state: str, reason: str, account: str | None) -> None:
-    from torghut import bootstrap
+    from torghut import places
     from torghut.clock import utc_now
     from torghut.services import operator
 
@@ -261,7 +261,7 @@ def _change_state(state: str, reason: str, account: str | None) -> None:
         raise typer.Exit(EXIT_USAGE)
     settings = _settings(log_level="warning")
     change = operator.halt if state == "halted" else operator.resume
-    with bootstrap.open_database(settings) as database:
+    with places.open_database(settings) as database:
         done = change(
             database,
             operator.scope_of(account),
@@ -287,13 +287,15 @@ def _actor() -> str:
 
 
 @contextmanager
-def _lines(file: str) -> Iterator[Any]:
+def _lines(file: str) -> Iterator[Iterator[bytes]]:
+    from torghut.services.batch import lines_of
+
     if file == "-":
-        yield sys.stdin.buffer
+        yield lines_of(sys.stdin.buffer)
         return
     try:
-        with Path(file).open("rb") as lines:
-            yield lines
+        with Path(file).open("rb") as stream:
+            yield lines_of(stream)
     except OSError as error:
         typer.echo(f"torghut: {file}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_USAGE) from None

@@ -28,7 +28,7 @@ from pathlib import Path
 import requests
 from sqlalchemy import create_engine, text
 
-from torghut import bootstrap, config, proof, telemetry
+from torghut import bootstrap, config, places, proof, telemetry
 from torghut.bootstrap import Daemon
 from torghut.clock import utc_now
 from torghut.config import Settings, StrategyConfig
@@ -76,12 +76,12 @@ def run(
 ) -> int:
     """Replay, report, prove; returns the exit code: 0 if the two books are equal, else 1."""
     settings = _settings()
-    directory = bootstrap.home(settings)
+    directory = places.home(settings)
     directory.mkdir(parents=True, exist_ok=True)
     telemetry.configure_logging(level="critical", form="console")
     screen = Screen(quiet=as_json, strategies=tuple(STRATEGIES))
     finished = directory / FINISHED
-    with bootstrap.one_at_a_time(directory / "demo.lock"):
+    with places.one_at_a_time(directory / "demo.lock"):
         if fresh or finished.exists():
             _forget(settings, directory)
         with _daemon(settings, directory, fault_rate) as (daemon, market):
@@ -120,7 +120,7 @@ def _settings() -> Settings:
 
 def _forget(settings: Settings, directory: Path) -> None:
     """Begin anew: the demo's own database and state file, and nothing else."""
-    url = embedded.start(bootstrap.home(settings), database="postgres").url
+    url = embedded.start(places.home(settings), database="postgres").url
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"))
@@ -150,7 +150,7 @@ def _daemon(
     ) as daemon:
         if not daemon.wait_owner(timeout_s=3 * settings.lease_ttl_s):
             raise TorghutError("another process owns the demo's account; stop it and try again")
-        yield daemon, _Market(bootstrap.simulator_control(directory))
+        yield daemon, _Market(places.simulator_control(directory))
 
 
 def _scheduled() -> list[Scheduled]:

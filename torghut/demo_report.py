@@ -22,13 +22,18 @@ from torghut.proof import BrokerOrder, Proof, compare
 CHART_HEIGHT = 12
 CHART_WIDTH_MAX = 100
 
-_RECOVERIES = {
-    "recovered": "found at the broker after an uncertain answer",
-    "proven_absent": "proven absent, sent again under the same id",
-    "no_definite_answer": "no definite answer, settled by asking",
-    "rate_limited": "rate limited, waited and sent",
-    "never_left": "never left, sent again",
+_HEALED = {
+    "in_doubt": "no definite answer: the order may or may not be there",
+    "found": "asked, and it was there: taken as sent",
+    "absent": "asked, and it was not there; proven after three times",
+    "unanswered": "asked, without an answer: asked again",
+    "refused": "refused, and asked whether it is there all the same",
+    "rate_limited": "rate limited: waited, and sent",
+    "never_left": "never left: sent again",
+    "not_sent": "asked before sending again: no need to",
+    "exists": "the broker had it already",
 }
+_OPEN_NOTE = "wait at the broker for the next opening, after the last bar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +159,11 @@ class Screen:
         """What to try now."""
         self._console.print(
             f"""
-Still running; the API is at {url}/docs, press Ctrl-C to end. Things to try in another terminal:
-  curl {url}/v1/decisions?limit=3                  the newest decisions
-  curl {url}/v1/status                             what the machine is doing
-  make run ARGS="--fresh --fault-rate 0.3"         the same with ten times the faults
-  make run, and kill -9 it in the middle; start it again and read the last line
+Still running; press Ctrl-C to end. Things to try in another terminal:
+  curl {url}/v1/status                what the machine is doing
+  curl '{url}/v1/decisions?limit=3'   the newest decisions
+  make run ARGS="--fresh --fault-rate 0.4"       the same with more faults
+  make run, kill -9 it in the middle, start it again, and read the last line
 The daemon for your own account: README, "Alpaca paper".""",
             markup=False,
         )
@@ -187,7 +192,8 @@ def _tables(report: Report) -> Group:
     overview.add_column("what")
     overview.add_column("count", justify="right")
     for status, count in report.by_status.items():
-        overview.add_row(f"decisions {status}", str(count))
+        note = f" ({_OPEN_NOTE})" if status == "submitted" else ""
+        overview.add_row(f"decisions {status}{note}", str(count))
     overview.add_row("broker orders", str(report.orders))
     overview.add_row("fills", str(report.fills))
     profit = Table(title="Profit and loss per strategy (USD)", title_justify="left")
@@ -203,11 +209,12 @@ def _tables(report: Report) -> Group:
             f"{unrealized:,.2f}",
             f"{total:,.2f}",
         )
-    healed = Table(title=f"Faults injected: {report.faults}; how it healed", title_justify="left")
-    healed.add_column("answer")
+    title = f"Faults injected since this start: {report.faults}"
+    healed = Table(title=title, title_justify="left", min_width=len(title))
+    healed.add_column("submissions and lookups that were not simply accepted")
     healed.add_column("count", justify="right")
     for outcome, count in report.recoveries.items():
-        healed.add_row(outcome, str(count))
+        healed.add_row(f"{outcome}: {_HEALED.get(outcome, '')}", str(count))
     return Group(overview, profit, healed)
 
 

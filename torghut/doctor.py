@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import text
 
-from torghut import bootstrap, config
+from torghut import bootstrap, config, places
 from torghut.clock import utc_now
 from torghut.config import Settings
 from torghut.domain.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, TorghutError
@@ -80,7 +80,7 @@ def _guarded(check: str, examine_it: Callable[[], list[Finding]]) -> list[Findin
 
 
 def _database(settings: Settings) -> list[Finding]:
-    with bootstrap.open_database(settings) as database:
+    with places.open_database(settings) as database:
         return [
             Finding("database", OK, database.url.render_as_string(hide_password=True)),
             *durability(database),
@@ -123,7 +123,7 @@ def _skew(database: Database) -> Finding:
 
 
 def _broker(settings: Settings) -> list[Finding]:
-    at = bootstrap.reach(settings)
+    at = places.reach(settings)
     broker, market = bootstrap.open_broker(at, settings)
     try:
         bootstrap.verify_account(settings, broker)

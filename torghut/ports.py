@@ -76,6 +76,8 @@ class BrokerAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerPosition:
+    """One position as the broker holds it, prices in the account's currency."""
+
     symbol: str
     qty: Decimal  # signed: short is negative
     avg_px: Decimal
@@ -108,6 +110,8 @@ class RateState:
 
 
 class Broker(Protocol):
+    """One account at one broker; thread-safe."""
+
     def submit(self, order: OrderRequest, client_order_id: str) -> Answer: ...
 
     def lookup(self, client_order_id: str) -> Lookup:
@@ -159,6 +163,8 @@ class Bar:
 
 
 class MarketData(Protocol):
+    """Prices of the symbols that are traded."""
+
     def quotes(self, symbols: Iterable[str]) -> Mapping[str, Quote]:
         """Latest quotes; symbols without one are left out. Raises BrokerUnavailable/Refused."""
         ...

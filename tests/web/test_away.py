@@ -88,7 +88,9 @@ def test_many_that_wait_while_it_is_away_are_all_answered(
     served: Served, database_url: str, postgres_url: str
 ) -> None:
     def send(number: int) -> int:
-        return served.client.post("/v1/decisions", json=decision_json(intent=str(number))).status_code
+        return served.client.post(
+            "/v1/decisions", json=decision_json(intent=str(number))
+        ).status_code
 
     with ThreadPoolExecutor(16) as pool, away(database_url, postgres_url):
         assert set(pool.map(send, range(64))) == {503}

@@ -92,7 +92,7 @@ def test_unusable_idempotency_keys(served: Served, key: bytes) -> None:
     answer = served.client.post(
         "/v1/decisions",
         json=decision_json(),
-        headers=[(b"Idempotency-Key", key)],  # type: ignore[arg-type]
+        headers=[(b"Idempotency-Key", key)],
     )
     assert faults(answer) == ["Idempotency-Key"]
 
@@ -136,9 +136,7 @@ HOSTILE: dict[str, bytes] = {
     + b"}}",
     "boolean amount": json.dumps(decision_json(qty=True)).encode(),
     "object amount": json.dumps(decision_json(qty={"$gt": 0})).encode(),
-    "event at the end of time": json.dumps(
-        decision_json(event_ts="9999-12-31T23:59:59Z")
-    ).encode(),
+    "event at the end of time": json.dumps(decision_json(event_ts="9999-12-31T23:59:59Z")).encode(),
     "20,000 unknown fields": json.dumps({f"f{i}": i for i in range(15_000)}).encode(),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
 
 from tests.factories import decision_json
 from tests.web.conftest import Serve, Served
@@ -113,16 +112,3 @@ def test_the_schema_misses_no_field() -> None:
     from torghut.domain import decisions
 
     assert set(DECISION["properties"]) == decisions._FIELDS
-
-
-def test_readers_never_write(served: Served) -> None:
-    served.client.post("/v1/decisions", json=decision_json())
-    with served.database.transaction() as tx:
-        before = tx.execute(text("SELECT pg_current_xact_id_if_assigned()")).scalar_one()
-        assert before is None
-        horizon = tx.execute(text("SELECT pg_snapshot_xmax(pg_current_snapshot())")).scalar_one()
-    for path in ("decisions", "executions", "fills", "positions", "status"):
-        assert served.client.get(f"/v1/{path}").status_code == 200
-    with served.database.transaction() as tx:
-        after = tx.execute(text("SELECT pg_snapshot_xmax(pg_current_snapshot())")).scalar_one()
-    assert after == horizon

@@ -62,14 +62,15 @@ def test_stop_before_start_is_no_error() -> None:
     HttpServer(hello, "127.0.0.1", 0).stop()
 
 
-def test_a_head_that_is_too_large_is_refused() -> None:
+def test_a_head_without_end_is_cut_off() -> None:
     server = HttpServer(hello, "127.0.0.1", 0)
     server.start()
     try:
-        url = f"http://127.0.0.1:{server.port}/"
-        answer = httpx.get(url, headers={"X-Large": "x" * 70_000}, trust_env=False)
-        assert answer.status_code in (400, 431)
-    except (httpx.ReadError, httpx.WriteError):
-        pass  # closed before all of it was sent
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nX-Endless: ")
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                for _ in range(1_000):
+                    connection.sendall(b"x" * 65_536)
+        assert httpx.get(f"http://127.0.0.1:{server.port}/", trust_env=False).text == "hello"
     finally:
         server.stop()

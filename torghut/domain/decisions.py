@@ -17,6 +17,7 @@ is a new version beside it. Never in either: time of receipt, telemetry, `correl
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -219,7 +220,7 @@ def _refuse_constant(name: str) -> object:
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = sorted({ascii(key[:40]) for key in keys if keys.count(key) > 1})
+        counts = Counter(key for key, _ in pairs)
+        twice = sorted(ascii(key[:40]) for key, count in counts.items() if count > 1)[:10]
         raise ValueError("names a field twice: " + ", ".join(twice))
     return data

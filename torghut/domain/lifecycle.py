@@ -97,6 +97,8 @@ class Reason(StrEnum):
     PROVEN_ABSENT = "proven_absent"
     OUT_OF_TIME = "out_of_time"
     ORDER_TERMINAL = "order_terminal"
+    FACTS_AWAITED = "facts_awaited"  # judged when quote and account are known
+    MARKET_CLOSED = "market_closed"  # policy `hold`: waits for the opening
     RISK_CHANGED = "risk_changed"  # approved once, and denied when it was about to be sent again
 
 

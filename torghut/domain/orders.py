@@ -25,6 +25,8 @@ C = TypeVar("C", bound=StrEnum)
 
 
 class Side(StrEnum):
+    """Direction of an order (FIX 54); a short sale is a sell."""
+
     BUY = "buy"
     SELL = "sell"
 
@@ -35,6 +37,8 @@ class Side(StrEnum):
 
 
 class OrderType(StrEnum):
+    """How an order is priced (FIX 40), by Alpaca's names."""
+
     MARKET = "market"
     LIMIT = "limit"
     STOP = "stop"
@@ -43,6 +47,8 @@ class OrderType(StrEnum):
 
 
 class TimeInForce(StrEnum):
+    """How long an order stands (FIX 59), by Alpaca's names."""
+
     DAY = "day"
     GTC = "gtc"
     OPG = "opg"
@@ -52,6 +58,8 @@ class TimeInForce(StrEnum):
 
 
 class OrderClass(StrEnum):
+    """Whether other orders hang on this one, by Alpaca's names."""
+
     SIMPLE = "simple"
     BRACKET = "bracket"
     OCO = "oco"
@@ -70,11 +78,15 @@ class OrderStatus:
 
 @dataclass(frozen=True, slots=True)
 class TakeProfit:
+    """The leg that closes with a gain."""
+
     limit_price: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class StopLoss:
+    """The leg that closes with a loss; with `limit_price` a stop-limit order."""
+
     stop_price: Decimal
     limit_price: Decimal | None = None
 

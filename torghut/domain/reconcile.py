@@ -32,6 +32,8 @@ class CorrectionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Correction:
+    """One thing to be done about one broker order."""
+
     kind: CorrectionKind
     order: Order
 

@@ -15,13 +15,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 from enum import StrEnum
 
-from torghut.domain.orders import OrderRequest, OrderType, Side
+from torghut.domain.exposure import (
+    Facts,
+    Reservations,
+    TradingState,
+    amount_text,
+    opening_qty,
+    position_after,
+    reduces,
+    reference_px,
+    size_qty,
+)
+from torghut.domain.orders import OrderRequest
 from torghut.domain.values import canonical_amount
-
-_SHARE = Decimal("1e-9")
 
 
 class DenyReason(StrEnum):
@@ -42,14 +51,6 @@ class DenyReason(StrEnum):
     ORDER_RATE = "order_rate"
     DAILY_LOSS = "daily_loss"
     BUYING_POWER = "buying_power"
-
-
-class TradingState(StrEnum):
-    """What an account may do; the strictest of the scopes that apply is in force."""
-
-    ACTIVE = "active"
-    REDUCING = "reducing"
-    HALTED = "halted"
 
 
 LIMIT_DEFAULTS: Mapping[str, Decimal | None] = {
@@ -86,81 +87,6 @@ class Limits:
     symbols: frozenset[str] | None  # None: every symbol is enabled
     symbols_source: str
     policy_version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountFacts:
-    """The broker's account at `observed_at`, currency units."""
-
-    equity: Decimal
-    last_equity: Decimal | None
-    buying_power: Decimal
-    blocked: bool
-    observed_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is known of the outside world; None is missing, and missing denies."""
-
-    state: TradingState
-    state_reason: str
-    account: AccountFacts | None
-    bid_px: Decimal | None = None
-    ask_px: Decimal | None = None
-    quoted_at: datetime | None = None
-    broker_qty: Decimal | None = None  # signed position at the broker; None: snapshot missing
-    ledger_qty: Decimal = Decimal(0)  # signed position by our own books, fills not booked included
-    session_open: bool | None = None  # None: the session is not asked about (policy `send`)
-
-    def as_json(self) -> dict[str, object]:
-        """Plain JSON for the verdict's row."""
-        account = self.account
-        return {
-            "state": self.state.value,
-            "account": None
-            if account is None
-            else {
-                "equity": str(account.equity),
-                "last_equity": _text(account.last_equity),
-                "buying_power": str(account.buying_power),
-                "blocked": account.blocked,
-                "observed_at": account.observed_at.isoformat(),
-            },
-            "bid_px": _text(self.bid_px),
-            "ask_px": _text(self.ask_px),
-            "quoted_at": self.quoted_at.isoformat() if self.quoted_at else None,
-            "broker_qty": _text(self.broker_qty),
-            "ledger_qty": str(self.ledger_qty),
-            "session_open": self.session_open,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservations:
-    """What may still become a position or use buying power, without this decision's own row.
-
-    `buy_qty`, `sell_qty`: shares of this symbol still open, submitting or in doubt.
-    `notional`: buying power that the account snapshot does not know of yet.
-    """
-
-    buy_qty: Decimal = Decimal(0)
-    sell_qty: Decimal = Decimal(0)
-    notional: Decimal = Decimal(0)
-    open_orders: int = 0
-    orders_last_minute: int = 0
-    orders_today: int = 0
-
-    def as_json(self) -> dict[str, object]:
-        """Plain JSON for the verdict's row."""
-        return {
-            "buy_qty": str(self.buy_qty),
-            "sell_qty": str(self.sell_qty),
-            "notional": str(self.notional),
-            "open_orders": self.open_orders,
-            "orders_last_minute": self.orders_last_minute,
-            "orders_today": self.orders_today,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +142,7 @@ class _Checks:
     def at_most(self, code: DenyReason, name: str, measured: Decimal | None, unit: str) -> None:
         limit = self.limits.by_name[name]
         if limit.value is None:
-            self.made.append(Check(code, True, _text(measured), None, unit, limit.source))
+            self.made.append(Check(code, True, amount_text(measured), None, unit, limit.source))
             return
         passed = measured is not None and measured <= limit.value
         failed_for = code if measured is not None else DenyReason.FACTS_UNAVAILABLE
@@ -224,7 +150,7 @@ class _Checks:
             Check(
                 code if passed else failed_for,
                 passed,
-                _text(measured),
+                amount_text(measured),
                 canonical_amount(limit.value),
                 f"{unit} ({name})",
                 limit.source,
@@ -247,9 +173,9 @@ def evaluate(
     event_ts: datetime,
 ) -> Verdict:
     """Judge one order. Pure: the same arguments give the same verdict, byte for byte."""
-    price = _reference_px(request, facts)
-    size = _size_qty(request, price)
-    opening = _opening_qty(request.side, size, facts, reservations)
+    price = reference_px(request, facts)
+    size = size_qty(request, price)
+    opening = opening_qty(request.side, size, facts, reservations)
     checks = _Checks(limits)
     _check_standing(checks, request, facts, reservations, size)
     age_s = Decimal(str((now - event_ts).total_seconds()))
@@ -258,7 +184,7 @@ def evaluate(
         quote_age_s = Decimal(str((now - facts.quoted_at).total_seconds()))
         checks.at_most(DenyReason.QUOTE_STALE, "max_quote_age_s", quote_age_s, "s")
     notional = _product(size, price) if request.notional is None else request.notional
-    position = _position_after(request.side, size, facts, reservations)
+    position = position_after(request.side, size, facts, reservations)
     checks.at_most(DenyReason.ORDER_QTY, "max_order_qty", size, "shares")
     checks.at_most(DenyReason.ORDER_NOTIONAL, "max_order_notional", notional, "currency")
     checks.at_most(
@@ -293,11 +219,11 @@ def _check_standing(
         DenyReason.TRADING_HALTED, not halted, facts.state, "not halted", facts.state_reason
     )
     if facts.state is TradingState.REDUCING:
-        reduces = size is not None and _reduces(request.side, size, facts, reservations)
+        shrinks = size is not None and reduces(request.side, size, facts, reservations)
         checks.flag(
             DenyReason.REDUCING_ONLY,
-            reduces,
-            "reduces" if reduces else "opens",
+            shrinks,
+            "reduces" if shrinks else "opens",
             "reduces the position, all in flight counted",
             facts.state_reason,
         )
@@ -359,7 +285,9 @@ def _check_buying_power(
     reserve = checks.limits.by_name["buying_power_reserve_pct"]
     if reserve.value is None:
         checks.made.append(
-            Check(DenyReason.BUYING_POWER, True, _text(cost), None, "currency", reserve.source)
+            Check(
+                DenyReason.BUYING_POWER, True, amount_text(cost), None, "currency", reserve.source
+            )
         )
         return
     available: Decimal | None = None
@@ -373,73 +301,15 @@ def _check_buying_power(
         Check(
             DenyReason.FACTS_UNAVAILABLE if missing else DenyReason.BUYING_POWER,
             passed,
-            _text(cost),
-            _text(available),
+            amount_text(cost),
+            amount_text(available),
             "currency (buying power less reserve and reservations)",
             reserve.source,
         )
     )
 
 
-def _reference_px(request: OrderRequest, facts: Facts) -> Decimal | None:
-    """The worst price that bounds the cost: the limit, else the far side of the quote."""
-    if request.limit_price is not None:
-        return request.limit_price
-    if request.side is Side.BUY:
-        far, near = facts.ask_px, facts.bid_px
-    else:
-        far, near = facts.bid_px, facts.ask_px
-    price = far if far is not None else near
-    if price is not None and request.order_type is OrderType.STOP and request.stop_price:
-        return max(price, request.stop_price)
-    return price
-
-
-def _size_qty(request: OrderRequest, price: Decimal | None) -> Decimal | None:
-    if request.qty is not None:
-        return request.qty
-    if price is None or not price:
-        return None
-    assert request.notional is not None
-    return (request.notional / price).quantize(_SHARE, rounding=ROUND_UP)
-
-
-def _bounds(facts: Facts) -> tuple[Decimal, Decimal]:
-    """(lowest, highest) position that the two books allow for."""
-    broker = facts.ledger_qty if facts.broker_qty is None else facts.broker_qty
-    return min(facts.ledger_qty, broker), max(facts.ledger_qty, broker)
-
-
-def _position_after(
-    side: Side, size: Decimal | None, facts: Facts, reservations: Reservations
-) -> Decimal | None:
-    """Shares, unsigned, in the order's direction if all that may be live is filled with it."""
-    if size is None or facts.broker_qty is None:
-        return None
-    low, high = _bounds(facts)
-    if side is Side.BUY:
-        return max(Decimal(0), high + reservations.buy_qty + size)
-    return max(Decimal(0), reservations.sell_qty + size - low)
-
-
-def _opening_qty(
-    side: Side, size: Decimal | None, facts: Facts, reservations: Reservations
-) -> Decimal | None:
-    """The part of the order that opens or adds to a position, worst case."""
-    after = _position_after(side, size, facts, reservations)
-    return None if after is None or size is None else min(size, after)
-
-
-def _reduces(side: Side, size: Decimal, facts: Facts, reservations: Reservations) -> bool:
-    """True if the order cannot leave more than there is, with everything in flight counted."""
-    return _opening_qty(side, size, facts, reservations) == 0
-
-
 def _product(first: Decimal | None, second: Decimal | None) -> Decimal | None:
     if first is not None and not first:
         return Decimal(0)
     return None if first is None or second is None else first * second
-
-
-def _text(amount: Decimal | None) -> str | None:
-    return None if amount is None else canonical_amount(amount)

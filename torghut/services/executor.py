@@ -33,32 +33,27 @@ import structlog
 from sqlalchemy import Connection
 
 from torghut.clock import Clock
-from torghut.config import RiskPolicy, Settings
+from torghut.config import Settings
 from torghut.domain.errors import DatabaseUnavailable
-from torghut.domain.events import Event, EventKind
+from torghut.domain.exposure import TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
-from torghut.domain.risk import TradingState
 from torghut.domain.submission import Proof, Step, after_submit
 from torghut.recovery_points import RecoveryPoint, reached
-from torghut.services import risk_engine
+from torghut.services.claiming import ACTOR, CLAIMED, Claimer
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Claim, Placed, Placer
 from torghut.services.rate_budget import RateBudget
-from torghut.services.recording import book_own_order
-from torghut.services.risk_engine import FACTS_RETRY_S, Judged, Outside
+from torghut.services.recording import CANNOT_BE_BOOKED, book_own_order
+from torghut.services.risk_engine import Outside
 from torghut.services.session_gate import SessionGate
-from torghut.storage import attempts, control, decisions, executions
-from torghut.storage.attempts import Intent
+from torghut.services.transitions import Taking, take
+from torghut.storage import attempts, control, decisions
 from torghut.storage.database import Database
-from torghut.storage.decisions import Advance
 from torghut.storage.leases import LeaseLost, fence, lock_books
-from torghut.storage.rows import DecisionRow, Lease
+from torghut.storage.rows import Lease
 
-ACTOR = "executor"
 SWEEP_MAX = 500
 EXPIRE_EVERY_S = 1.0
-
-_CLAIMED = (DecisionStatus.PLANNED, DecisionStatus.APPROVED)
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +68,7 @@ class Executor:
         placer: Placer,
         outside: OutsideFacts,
         sessions: SessionGate,
-        policy: RiskPolicy,
+        claimer: Claimer,
         budget: RateBudget,
         settings: Settings,
         *,
@@ -87,7 +82,7 @@ class Executor:
         self._placer = placer
         self._outside = outside
         self._sessions = sessions
-        self._policy = policy
+        self._claimer = claimer
         self._budget = budget
         self._settings = settings
         self._pool = pool
@@ -121,7 +116,8 @@ class Executor:
                 return 0
             fence(tx, lease)
             step = Step(DecisionStatus.IN_DOUBT, Reason.OWNER_LOST)
-            self._advance(tx, [(row, step, "its writer is gone") for row in rows], lease, now)
+            takings = [Taking(row, step, "its writer is gone") for row in rows]
+            self._take(tx, takings, lease, now)
             reached(RecoveryPoint.SWEEP_BEFORE_COMMIT)
         reached(RecoveryPoint.SWEEP_AFTER_COMMIT)
         return len(rows)
@@ -135,7 +131,7 @@ class Executor:
             rows = decisions.overdue(tx, self._account, now=now, limit=SWEEP_MAX)
             if rows:
                 fence(tx, lease)
-                self._expire(tx, rows, lease, now)
+                self._claimer.expire(tx, rows, lease, now)
         return len(rows)
 
     # ------------------------------------------------------------------ 2 claim
@@ -143,9 +139,7 @@ class Executor:
     def _claim_and_place(self, lease: Lease, now: datetime) -> dict[str, int]:
         free = self._settings.submit_threads - len(self._in_flight)
         with self._database.transaction() as tx:
-            symbols = decisions.due_symbols(
-                tx, self._account, _CLAIMED, now=now, limit=max(free, 0)
-            )
+            symbols = decisions.due_symbols(tx, self._account, CLAIMED, now=now, limit=max(free, 0))
         if not symbols:
             return {}
         tokens = self._budget.for_orders(free)
@@ -170,25 +164,9 @@ class Executor:
         try:
             with self._database.transaction() as tx:
                 fence(tx, lease, margin_s=self._settings.lease_ttl_s / 5)
-                now = self._clock()
-                state = control.trading_state(tx, self._account, lock=True)
-                statuses = _CLAIMED if self._may_submit(state[0]) else _CLAIMED[:1]
-                rows = decisions.claim(tx, self._account, statuses, now=now, limit=limit)
-                live = self._expire(tx, rows, lease, now)
-                live = self._hold(tx, live, lease, now)
-                judged = risk_engine.judge(
-                    tx,
-                    self._account,
-                    live,
-                    outside,
-                    self._policy,
-                    state,
-                    facts_wait_s=self._settings.facts_wait_s,
-                    now=now,
+                claims, seen = self._claimer.claim(
+                    tx, lease, outside, limit=limit, now=self._clock()
                 )
-                approved = self._write_verdicts(tx, judged, lease, now)
-                if self._may_submit(state[0]):
-                    claims = self._write_intents(tx, approved, lease, now)
                 self._in_flight.update(claim.row.decision_id for claim in claims)
                 reached(RecoveryPoint.CLAIM_BEFORE_COMMIT)
         except BaseException:
@@ -196,108 +174,7 @@ class Executor:
             self._in_flight.difference_update(claim.row.decision_id for claim in claims)
             raise
         reached(RecoveryPoint.CLAIM_AFTER_COMMIT)
-        return claims, {"claimed": len(rows), "submitting": len(claims)}
-
-    def _may_submit(self, state: TradingState) -> bool:
-        return self._settings.trading_enabled and state is not TradingState.HALTED
-
-    def _expire(
-        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
-    ) -> list[DecisionRow]:
-        over = [row for row in rows if row.expires_at <= now]
-        step = Step(DecisionStatus.EXPIRED, Reason.OUT_OF_TIME)
-        self._advance(tx, [(row, step, f"expired at {row.expires_at}") for row in over], lease, now)
-        return [row for row in rows if row.expires_at > now]
-
-    def _hold(
-        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
-    ) -> list[DecisionRow]:
-        """Policy `hold`: put off what the closed market would keep waiting at the broker."""
-        held = self._sessions.held_until([row.order.symbol for row in rows], now)
-        steps = [
-            Advance(
-                decision_id=row.decision_id,
-                before=row.status,
-                after=row.status,
-                reason="market_closed",
-                detail=f"held until {held[row.order.symbol]:%Y-%m-%d %H:%M} UTC",
-                due_at=min(held[row.order.symbol], row.expires_at),
-            )
-            for row in rows
-            if row.order.symbol in held
-        ]
-        decisions.advance(tx, steps, token=lease.fencing_token, now=now)
-        return [row for row in rows if row.order.symbol not in held]
-
-    def _write_verdicts(
-        self, tx: Connection, judged: list[Judged], lease: Lease, now: datetime
-    ) -> list[Judged]:
-        steps: list[Advance] = []
-        events: list[Event] = []
-        approved: list[Judged] = []
-        for item in judged:
-            row, verdict = item.row, item.verdict
-            if verdict is not None and verdict.approved:
-                approved.append(item)
-                if row.status is DecisionStatus.PLANNED:
-                    steps.append(_step(row, DecisionStatus.APPROVED, None, now))
-                    events.append(self._event(EventKind.DECISION_APPROVED, row))
-                continue
-            if verdict is None:
-                due_at = now + timedelta(seconds=FACTS_RETRY_S)
-                steps.append(_step(row, row.status, "facts_awaited", due_at))
-                continue
-            assert verdict.deny_reason is not None
-            reason = verdict.deny_reason.value
-            if row.status is DecisionStatus.PLANNED:
-                steps.append(_step(row, DecisionStatus.DENIED, reason, now))
-                kind = EventKind.DECISION_DENIED
-            else:
-                detail = f"{Reason.RISK_CHANGED}: {reason}"
-                steps.append(_step(row, DecisionStatus.CANCELED, reason, now, detail))
-                kind = EventKind.DECISION_CANCELED
-            events.append(self._event(kind, row, reason=reason))
-        moved = decisions.advance(tx, steps, token=lease.fencing_token, now=now)
-        assert moved == {step.decision_id for step in steps}, "rows were locked by this claim"
-        control.add_events(tx, events, now=now)
-        return approved
-
-    def _write_intents(
-        self, tx: Connection, approved: list[Judged], lease: Lease, now: datetime
-    ) -> list[Claim]:
-        rows = [item.row for item in approved]
-        known = executions.existing(tx, [row.decision_hash for row in rows])
-        claims = [
-            Claim(row, row.attempts + 1, row.attempts > 0 or row.decision_hash in known)
-            for row in rows
-        ]
-        steps = [
-            Advance(
-                decision_id=row.decision_id,
-                before=DecisionStatus.APPROVED,
-                after=DecisionStatus.SUBMITTING,
-                reason=None,
-                due_at=now,
-            )
-            for row in rows
-        ]
-        moved = decisions.advance(tx, steps, token=lease.fencing_token, now=now)
-        assert moved == {row.decision_id for row in rows}, "rows were locked by this claim"
-        intents = [
-            Intent(
-                decision_id=claim.row.decision_id,
-                attempt_no=claim.attempt_no,
-                client_order_id=claim.row.decision_hash,
-                order_sent=claim.row.order.payload(),
-            )
-            for claim in claims
-        ]
-        attempts.add_intents(tx, intents, token=lease.fencing_token, now=now)
-        started = [
-            self._event(EventKind.SUBMIT_STARTED, c.row, attempt_no=c.attempt_no) for c in claims
-        ]
-        control.add_events(tx, started, now=now)
-        return claims
+        return claims, {"claimed": seen, "submitting": len(claims)}
 
     # ------------------------------------------------------------------ 3 place
 
@@ -335,21 +212,7 @@ class Executor:
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             fence(tx, lease)
-            steps: list[tuple[DecisionRow, Step, str]] = []
-            for placed in batch:
-                wait_s = self._rate_limit(placed, now)
-                step = after_submit(
-                    placed.proof, placed.lookup, attempt_no=placed.attempt_no, wait_s=wait_s
-                )
-                steps.append((placed.row, step, _detail(placed)))
-                if placed.order is not None:
-                    origin = "submitted" if placed.proof is Proof.ACCEPTED else "recovered"
-                    source = "submit" if placed.proof is Proof.ACCEPTED else "lookup"
-                    book_own_order(
-                        tx, placed.row, placed.order, origin=origin, source=source, now=now
-                    )
-                if placed.proof is Proof.ACCOUNT_REFUSED:
-                    self._halt(tx, placed, now)
+            takings = [self._book(tx, placed, now) for placed in batch]
             attempts.set_outcomes(
                 tx,
                 [(p.row.decision_id, p.attempt_no, p.proof, p.answer) for p in batch],
@@ -357,9 +220,32 @@ class Executor:
             )
             lookups = [asked for placed in batch for asked in placed.asked]
             attempts.add_lookups(tx, lookups, token=lease.fencing_token, now=now)
-            self._advance(tx, steps, lease, now, before=DecisionStatus.SUBMITTING)
+            self._take(tx, takings, lease, now, before=DecisionStatus.SUBMITTING)
             reached(RecoveryPoint.OUTCOME_BEFORE_COMMIT)
         reached(RecoveryPoint.OUTCOME_AFTER_COMMIT)
+
+    def _book(self, tx: Connection, placed: Placed, now: datetime) -> Taking:
+        """The order that was found, the halt that is due, and the step to take."""
+        wait_s = self._rate_limit(placed, now)
+        step = after_submit(
+            placed.proof, placed.lookup, attempt_no=placed.attempt_no, wait_s=wait_s
+        )
+        detail = _detail(placed)
+        if placed.proof is Proof.ACCOUNT_REFUSED:
+            self._halt(tx, placed, now)
+        if placed.order is not None:
+            accepted = placed.proof is Proof.ACCEPTED
+            booked = book_own_order(
+                tx,
+                placed.row,
+                placed.order,
+                origin="submitted" if accepted else "recovered",
+                source="submit" if accepted else "lookup",
+                now=now,
+            )
+            if not booked:
+                step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"
+        return Taking(placed.row, step, detail)
 
     def _rate_limit(self, placed: Placed, now: datetime) -> float:
         if placed.proof is not Proof.RATE_LIMITED:
@@ -377,64 +263,16 @@ class Executor:
             now=now,
         )
 
-    def _advance(
+    def _take(
         self,
         tx: Connection,
-        steps: list[tuple[DecisionRow, Step, str]],
+        takings: list[Taking],
         lease: Lease,
         now: datetime,
         *,
         before: DecisionStatus | None = None,
     ) -> None:
-        """Take steps with their events; a decision that another writer moved gets neither."""
-        advances = [
-            Advance(
-                decision_id=row.decision_id,
-                before=before or row.status,
-                after=step.status,
-                reason=step.reason.value,
-                detail=detail,
-                due_at=now + timedelta(seconds=step.wait_s * self._rng.uniform(1.0, 1.25)),
-            )
-            for row, step, detail in steps
-        ]
-        moved = decisions.advance(tx, advances, token=lease.fencing_token, now=now)
-        events = [
-            self._event(_KINDS[step.status, step.reason is Reason.RECOVERED], row, detail=detail)
-            for row, step, detail in steps
-            if row.decision_id in moved
-        ]
-        control.add_events(tx, events, now=now)
-
-    def _event(self, kind: EventKind, row: DecisionRow, **payload: object) -> Event:
-        return Event(kind, ACTOR, self._account, row.decision_hash, payload)
-
-
-_KINDS = {
-    (DecisionStatus.SUBMITTED, False): EventKind.SUBMITTED,
-    (DecisionStatus.SUBMITTED, True): EventKind.RECOVERED,
-    (DecisionStatus.REJECTED, False): EventKind.REJECTED,
-    (DecisionStatus.IN_DOUBT, False): EventKind.IN_DOUBT,
-    (DecisionStatus.APPROVED, False): EventKind.RETURNED,
-    (DecisionStatus.EXPIRED, False): EventKind.DECISION_EXPIRED,
-}
-
-
-def _step(
-    row: DecisionRow,
-    after: DecisionStatus,
-    reason: str | None,
-    due_at: datetime,
-    detail: str | None = None,
-) -> Advance:
-    return Advance(
-        decision_id=row.decision_id,
-        before=row.status,
-        after=after,
-        reason=reason,
-        detail=detail,
-        due_at=due_at,
-    )
+        take(tx, takings, lease, before=before, actor=ACTOR, now=now, rng=self._rng)
 
 
 def _detail(placed: Placed) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from torghut.domain.errors import Fault, TorghutError
-from torghut.domain.risk import TradingState
+from torghut.domain.exposure import TradingState
 from torghut.domain.values import parse_text
 from torghut.storage import control, leases
 from torghut.storage.control import GLOBAL

@@ -6,7 +6,7 @@ One pass, each step on its own, so that one that fails does not keep the others 
 account   GET account, positions ───────────▶ snapshot for risk
 orders    GET orders since cursor − overlap ─▶ diff ─▶ executions, decisions, discrepancies
 open      our executions that are not terminal and were not in that list ─▶ GET each
-fills     GET FILL activities since cursor ──▶ fills, positions
+fills     GET FILL activities since cursor ──▶ fills, positions       (services/fill_ledger)
 close     decisions whose order is terminal
 ```
 
@@ -24,7 +24,6 @@ from functools import partial
 
 import structlog
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
@@ -33,23 +32,22 @@ from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
 from torghut.domain.reconcile import Correction, CorrectionKind, Local, diff
 from torghut.domain.values import canonical_instant, parse_instant
-from torghut.ports import Broker, FillActivity
+from torghut.ports import Broker
 from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services.fill_ledger import FillLedger
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.rate_budget import RateBudget
-from torghut.services.recording import ORDER_AFTER_END, book_own_order, note_duplicate
-from torghut.storage import control, decisions, executions, fills
-from torghut.storage.database import Database, first_line
+from torghut.services.recording import ORDER_AFTER_END, book_own_order, guarded, note_duplicate
+from torghut.storage import control, decisions, executions
+from torghut.storage.database import Database
 from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation, execution_state
-from torghut.storage.fills import Booking
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import DecisionRow, Lease
 
 ACTOR = "reconciler"
 PAGE_MAX = 500
 CHUNK_MAX = 100
-FILLS_PAGE_MAX = 100
 OVERLAP_S = 60
 OPEN_MAX = 5_000
 ASK_SINGLY_MAX = 20
@@ -57,7 +55,6 @@ ASK_FAILURES_MAX = 3
 LIST_PAGES_MAX = 20
 CLOSE_MAX = 1_000
 BUDGET_WAIT_S = 30.0
-POISON = "cannot_be_booked"
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +81,14 @@ class Reconciler:
         self._budget = budget
         self._clock = clock
         self._pass = threading.Lock()
+        self._fills = FillLedger(
+            account,
+            database,
+            broker,
+            ask_first=self._budgeted,
+            see_orders=partial(self._book_orders, newest=None),
+            clock=clock,
+        )
 
     def run_once(self, lease: Lease, now: datetime) -> Counts:
         """One pass; returns how much each step wrote. Steps that failed count under `failed`."""
@@ -96,7 +101,7 @@ class Reconciler:
             ("account", self._account_step),
             ("orders", self._orders_step),
             ("open", self._open_step),
-            ("fills", self._fills_step),
+            ("fills", self._fills.run),
             ("close", self._close_step),
         )
         for name, step in steps:
@@ -187,25 +192,6 @@ class Reconciler:
                 seen[id_] = order
         return seen, failures
 
-    def _fills_step(self, lease: Lease) -> Counts:
-        """The fill ledger: FILL activities from before the cursor on; known ones change nothing."""
-        with self._database.transaction() as tx:
-            position = control.cursor(tx, self._account, "fills")
-            missing = executions.oldest_unledgered(tx, self._account)
-        after = _before(position)
-        if after is not None and missing is not None:
-            after = min(after, missing - timedelta(seconds=OVERLAP_S))
-        counts: Counts = {}
-        token: str | None = None
-        while True:
-            self._budgeted()
-            page = self._broker.fills(page_token=token, after=after)
-            if page:
-                _add(counts, self._book_fills(lease, page))
-            if len(page) < FILLS_PAGE_MAX or page[-1].activity_id == token:
-                return counts
-            token = page[-1].activity_id
-
     def _close_step(self, lease: Lease) -> Counts:
         now = self._clock()
         with self._database.transaction() as tx:
@@ -230,13 +216,18 @@ class Reconciler:
                 fence(tx, lease)
             for correction in corrections:
                 owner = owners.get(correction.order.client_order_id)
-                kind = self._guarded(
+                order = correction.order
+                stored = guarded(
                     tx,
-                    correction.order.broker_order_id,
+                    self._account,
+                    order.broker_order_id,
                     partial(self._apply, tx, correction, owner, lease, now),
-                    correction.kind.value,
+                    actor=ACTOR,
+                    what="order",
+                    now=now,
                 )
-                counts[kind] = counts.get(kind, 0) + 1
+                key = correction.kind.value if stored else "poison"
+                counts[key] = counts.get(key, 0) + 1
             if newest is not None:
                 control.set_cursor(tx, self._account, "orders", canonical_instant(newest), now=now)
             reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
@@ -275,7 +266,8 @@ class Reconciler:
                 event = Event(EventKind.ADOPTED, ACTOR, self._account, None, payload)
                 control.add_events(tx, [event], now=now)
             return
-        book_own_order(tx, owner, order, origin="reconciled", source="rest", now=now)
+        if not book_own_order(tx, owner, order, origin="reconciled", source="rest", now=now):
+            return
         if correction.kind is CorrectionKind.LATE:
             evidence = {"broker_order_id": order.broker_order_id, "decision": owner.status.value}
             control.open_discrepancy(
@@ -311,94 +303,11 @@ class Reconciler:
             )
             control.add_events(tx, [event], now=now)
 
-    # ------------------------------------------------------------------ fills
-
-    def _book_fills(self, lease: Lease, page: Sequence[FillActivity]) -> Counts:
-        self._adopt_missing(lease, page)
-        now = self._clock()
-        counts: Counts = {}
-        with self._database.transaction() as tx:
-            lock_books(tx, self._account)
-            ids = [fill.broker_order_id for fill in page]
-            known = executions.by_broker_ids(tx, ids)
-            strategies = decisions.strategies(tx, [row.decision_id for row in known.values()])
-            fresh = fills.unknown(tx, [fill.activity_id for fill in page])
-            if fresh:
-                fence(tx, lease)
-            for fill in page:
-                execution = known.get(fill.broker_order_id)
-                if fill.activity_id not in fresh or execution is None:
-                    continue
-                strategy = strategies.get(execution.decision_id or 0, "")
-                booking = Booking(fill, execution.execution_id, execution.decision_id, strategy)
-                key = self._guarded(
-                    tx, fill.activity_id, partial(self._book_fill, tx, booking, now), "fills"
-                )
-                counts[key] = counts.get(key, 0) + 1
-            newest = max(fill.transact_time for fill in page)
-            control.set_cursor(tx, self._account, "fills", canonical_instant(newest), now=now)
-            reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
-        reached(RecoveryPoint.RECONCILE_AFTER_COMMIT)
-        return counts
-
-    def _book_fill(self, tx: Connection, booking: Booking, now: datetime) -> None:
-        fill = booking.fill
-        if not fills.append(tx, self._account, [booking], now=now):
-            return
-        hash_ = decisions.hash_of(tx, booking.decision_id) if booking.decision_id else None
-        payload = {
-            "activity_id": fill.activity_id,
-            "symbol": fill.symbol,
-            "side": fill.side,
-            "last_qty": str(fill.last_qty),
-            "last_px": str(fill.last_px),
-        }
-        event = Event(EventKind.FILL_RECORDED, ACTOR, self._account, hash_, payload)
-        control.add_events(tx, [event], now=now)
-
-    def _adopt_missing(self, lease: Lease, page: Sequence[FillActivity]) -> None:
-        """A fill of an order that we have not seen yet: see the order first."""
-        wanted = {fill.broker_order_id for fill in page}
-        with self._database.transaction() as tx:
-            known = executions.by_broker_ids(tx, sorted(wanted))
-        orders: list[Order] = []
-        for broker_order_id in sorted(wanted - set(known)):
-            self._budgeted()
-            order = self._broker.get_order(broker_order_id)
-            if order is not None:
-                orders.append(order)
-        if orders:
-            self._book_orders(lease, orders, None)
-
     # ------------------------------------------------------------------ common
 
     def _budgeted(self) -> None:
         if not self._budget.wait_for_one(BUDGET_WAIT_S):
             raise BrokerUnavailable("the rate budget left no room for reconciliation")
-
-    def _guarded(
-        self, tx: Connection, subject: str, write: Callable[[], None], counted_as: str
-    ) -> str:
-        """Write in a savepoint; what cannot be stored becomes a discrepancy, the rest goes on."""
-        try:
-            with tx.begin_nested():
-                write()
-            return counted_as
-        except (DBAPIError, ValueError) as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
-                raise
-            log.warning("cannot be booked", subject=subject, error=first_line(error))
-            evidence = {"error": first_line(error)[:500], "what": counted_as}
-            control.open_discrepancy(
-                tx,
-                self._account,
-                POISON,
-                subject,
-                evidence,
-                actor=ACTOR,
-                now=self._clock(),
-            )
-            return "poison"
 
 
 def _before(position: str | None) -> datetime | None:

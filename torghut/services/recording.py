@@ -6,19 +6,30 @@ the settler (a lookup) and the reconciler (the broker's lists).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
+import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, IntegrityError
 
 from torghut.domain.executions import order_differences
+from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
+from torghut.domain.submission import LOOKUP_CAP_S, Step
 from torghut.storage import control, executions
+from torghut.storage.database import first_line
 from torghut.storage.executions import Observation, Recorded
 from torghut.storage.rows import DecisionRow
 
 ORDER_DIFFERS = "order_differs"
 ORDER_AFTER_END = "order_after_end"
 DUPLICATE_ORDER = "duplicate_order"
+POISON = "cannot_be_booked"
+CANNOT_BE_BOOKED = Step(DecisionStatus.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, wait_s=LOOKUP_CAP_S)
+
+log = structlog.get_logger(__name__)
 
 
 def book_own_order(
@@ -29,8 +40,48 @@ def book_own_order(
     origin: str,
     source: str,
     now: datetime,
-) -> Recorded:
-    """Append the observation and fold it; an order unlike the one asked for is a discrepancy."""
+) -> bool:
+    """Append the observation and fold it; an order unlike the one asked for is a discrepancy.
+
+    False if it cannot be stored at all: then that is a discrepancy, and nothing else was written.
+    """
+    write = partial(_book, tx, decision, order, origin=origin, source=source, now=now)
+    return guarded(
+        tx, decision.account, order.broker_order_id, write, actor=origin, what="order", now=now
+    )
+
+
+def guarded(
+    tx: Connection,
+    account: str,
+    subject: str,
+    write: Callable[[], None],
+    *,
+    actor: str,
+    what: str,
+    now: datetime,
+) -> bool:
+    """Write in a savepoint; what cannot be stored becomes a discrepancy, the rest goes on."""
+    try:
+        with tx.begin_nested():
+            write()
+        return True
+    except (DataError, IntegrityError, ArithmeticError, ValueError) as error:
+        log.warning("cannot be booked", what=what, subject=subject, error=first_line(error))
+        evidence = {"error": first_line(error)[:500], "what": what}
+        control.open_discrepancy(tx, account, POISON, subject, evidence, actor=actor, now=now)
+        return False
+
+
+def _book(
+    tx: Connection,
+    decision: DecisionRow,
+    order: Order,
+    *,
+    origin: str,
+    source: str,
+    now: datetime,
+) -> None:
     recorded = executions.record(
         tx, decision.account, Observation(order, decision.decision_id, origin, source), now=now
     )
@@ -50,7 +101,6 @@ def book_own_order(
             now=now,
         )
     note_duplicate(tx, decision.account, order, recorded, actor=origin, now=now)
-    return recorded
 
 
 def note_duplicate(

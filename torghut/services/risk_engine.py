@@ -23,17 +23,10 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from torghut.config import RiskPolicy
+from torghut.domain.exposure import AccountFacts, Facts, Reservations, TradingState
 from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.orders import Side
-from torghut.domain.risk import (
-    AccountFacts,
-    DenyReason,
-    Facts,
-    Reservations,
-    TradingState,
-    Verdict,
-    evaluate,
-)
+from torghut.domain.risk import DenyReason, Verdict, evaluate
 from torghut.ports import Quote
 from torghut.storage import attempts, facts
 from torghut.storage.rows import AccountSnapshot, DecisionRow, Exposure, SymbolExposure

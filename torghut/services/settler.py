@@ -12,34 +12,26 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import Executor as Pool
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from torghut.clock import Clock
-from torghut.domain.events import Event, EventKind
 from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.orders import Order
 from torghut.domain.submission import Doubt, Proof, Step, after_lookup
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.placing import Placer
-from torghut.services.recording import book_own_order
-from torghut.storage import attempts, control, decisions
+from torghut.services.recording import CANNOT_BE_BOOKED, book_own_order
+from torghut.services.transitions import Taking, take
+from torghut.storage import attempts, decisions
 from torghut.storage.attempts import Asked
 from torghut.storage.database import Database
-from torghut.storage.decisions import Advance
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import DecisionRow, Lease
 
 ACTOR = "settler"
 BATCH_MAX = 16
-
-_KINDS = {
-    DecisionStatus.SUBMITTED: EventKind.RECOVERED,
-    DecisionStatus.REJECTED: EventKind.REJECTED,
-    DecisionStatus.EXPIRED: EventKind.DECISION_EXPIRED,
-    DecisionStatus.APPROVED: EventKind.RETURNED,
-}
 
 
 class Settler:
@@ -100,32 +92,21 @@ class Settler:
         attempts.add_lookups(
             tx, [asked for _, asked, _ in answers], token=lease.fencing_token, now=now
         )
-        steps: dict[int, tuple[DecisionRow, Step]] = {}
-        advances: list[Advance] = []
+        takings: list[Taking] = []
         for row, asked, order in answers:
             step = self._step(row, asked, row.decision_id in refused)
-            steps[row.decision_id] = row, step
-            advances.append(self._advance(row, asked, step, now))
-            if order is not None:
-                book_own_order(tx, row, order, origin="recovered", source="lookup", now=now)
-        moved = decisions.advance(tx, advances, token=lease.fencing_token, now=now)
-        settled = [
-            (row, step)
-            for id_, (row, step) in steps.items()
-            if id_ in moved and step.status is not DecisionStatus.IN_DOUBT
-        ]
-        events = [
-            Event(
-                _KINDS[step.status],
-                ACTOR,
-                self._account,
-                row.decision_hash,
-                {"detail": step.reason.value},
-            )
-            for row, step in settled
-        ]
-        control.add_events(tx, events, now=now)
-        return len(settled)
+            detail = asked.message or f"lookup: {asked.proof}"
+            if order is not None and not book_own_order(
+                tx, row, order, origin="recovered", source="lookup", now=now
+            ):
+                step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"
+            missed = asked.proof is Proof.ABSENT
+            takings.append(Taking(row, step, detail, asked=True, missed=missed))
+        moved = take(tx, takings, lease, actor=ACTOR, now=now, rng=self._rng)
+        return sum(
+            taking.row.decision_id in moved and taking.step.status is not DecisionStatus.IN_DOUBT
+            for taking in takings
+        )
 
     def _step(self, row: DecisionRow, asked: Asked, refused: bool) -> Step:
         assert row.in_doubt_since is not None
@@ -139,16 +120,4 @@ class Settler:
         # judged at the instant of the question: the answer cannot be newer evidence than that
         return after_lookup(
             asked.proof, doubt, asked.asked_at, absence_grace_s=self._absence_grace_s
-        )
-
-    def _advance(self, row: DecisionRow, asked: Asked, step: Step, now: datetime) -> Advance:
-        return Advance(
-            decision_id=row.decision_id,
-            before=DecisionStatus.IN_DOUBT,
-            after=step.status,
-            reason=step.reason.value,
-            detail=asked.message or f"lookup: {asked.proof}",
-            due_at=now + timedelta(seconds=step.wait_s * self._rng.uniform(1.0, 1.25)),
-            asked=1,
-            missed=1 if asked.proof is Proof.ABSENT else 0,
         )

@@ -43,33 +43,41 @@ class Incident:
         await self.wire.answer(self.decorate(reply))
 
     async def accept_then_hang(self) -> None:
+        """Do the work, answer nothing."""
         self.work()
         await self.wire.silence(self.fault.hold_s)
 
     async def accept_then_reset(self) -> None:
+        """Do the work, reset the connection."""
         self.work()
         await self.wire.reset()
 
     async def accept_then_5xx(self) -> None:
+        """Do the work, answer with a server error."""
         self.work()
         await self._answer(_server_error(self.fault))
 
     async def accept_then_refuse(self) -> None:
+        """Do the work, answer with a refusal."""
         self.work()
         await self._answer(_refusal(self.fault))
 
     async def truncated_body(self) -> None:
+        """Do the work, break off in the middle of the answer."""
         await self.wire.truncate(self.decorate(self.work()))
 
     async def garbage_body(self) -> None:
+        """Do the work, answer 200 with no JSON."""
         self.work()
         await self._answer(Reply(200, b"\x00{upstream: connection lost"))
 
     async def empty_body(self) -> None:
+        """Do the work, answer 200 with nothing."""
         self.work()
         await self._answer(Reply(200))
 
     async def other_id(self) -> None:
+        """Do the work, answer with somebody else's order."""
         reply = self.work()
         if reply.order is None or reply.status != HTTPStatus.OK:
             await self._answer(reply)
@@ -80,17 +88,20 @@ class Incident:
         await self._answer(reply_json(shown))
 
     async def late_visibility(self) -> None:
+        """Do the work; lookups and lists do not show it for a while."""
         reply = self.work()
         if reply.order is not None:
             self.broker.hide(reply.order, self.fault.visible_after_s)
         await self._answer(reply)
 
     async def slow(self) -> None:
+        """Do the work, answer late."""
         reply = self.work()
         if await self.wire.pause(self.fault.delay_s):
             await self._answer(reply)
 
     async def late_accept(self) -> None:
+        """Answer nothing, do the work later."""
         self.later(self.fault.delay_s, self.work)
         if self.fault.hang:
             await self.wire.silence(self.fault.hold_s)
@@ -98,15 +109,19 @@ class Incident:
             await self.wire.reset()
 
     async def refuse_5xx(self) -> None:
+        """Do nothing, answer with a server error."""
         await self._answer(_server_error(self.fault))
 
     async def reset_before(self) -> None:
+        """Do nothing, reset the connection."""
         await self.wire.reset()
 
     async def hang_before(self) -> None:
+        """Do nothing, answer nothing."""
         await self.wire.silence(self.fault.hold_s)
 
     async def rate_limit(self) -> None:
+        """Do nothing, answer 429."""
         if self.fault.html:
             reply = _page(429)
         else:
@@ -120,12 +135,15 @@ class Incident:
         await self.wire.answer(reply)
 
     async def unauthorized(self) -> None:
+        """Do nothing, answer 401."""
         await self._answer(reply_error(ApiError(401, None, "unauthorized.")))
 
     async def forbidden(self) -> None:
+        """Do nothing, answer 403."""
         await self._answer(reply_error(ApiError(403, None, "forbidden.")))
 
     async def reject(self) -> None:
+        """Do nothing, answer with the refusal that the rule names."""
         await self._answer(_refusal(self.fault))
 
 

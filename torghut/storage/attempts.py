@@ -9,7 +9,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from torghut.domain.risk import Facts, Reservations, Verdict
+from torghut.domain.exposure import Facts, Reservations
+from torghut.domain.risk import Verdict
 from torghut.domain.submission import Proof
 from torghut.ports import Answer
 

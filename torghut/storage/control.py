@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from torghut.domain.events import Event, EventKind
-from torghut.domain.risk import TradingState
+from torghut.domain.exposure import TradingState
 
 GLOBAL = "global"
 _STRICTNESS = (TradingState.ACTIVE, TradingState.REDUCING, TradingState.HALTED)

@@ -7,10 +7,11 @@ summary · trading_states · discrepancies     how things stand
 ```
 
 Answers are plain JSON data: amounts as canonical text, instants as RFC 3339 UTC text with
-microseconds, null for what is not known. Every list is bounded and read backwards along its
-primary key; a page goes on with `Filters.before`, the last id of the page before it. Conditions
-are fixed text with bound parameters, and only those asked for are in the statement, so that the
-planner sees which index serves it.
+microseconds, null for what is not known. `begin`, first in a transaction, makes the parts of an
+answer agree. Every list is bounded and read backwards along its primary key; a page goes on with
+`Filters.before`, the last id of the page before it. Conditions are fixed text with bound
+parameters, and only those asked for are in the statement, so that the planner sees which index
+serves it.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ class Filters:
     since: datetime | None = None
     limit: int = 50
     before: int | None = None
+
+
+def begin(tx: Connection) -> None:
+    """Make a new transaction one read-only snapshot, so that the parts of an answer agree."""
+    tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 # ---------------------------------------------------------------- lists

@@ -86,6 +86,7 @@ class Reader:
 
         def answer() -> Any:
             with self._database.transaction() as tx:
+                queries.begin(tx)
                 return question(tx)
 
         return await self._workers.call(answer)

@@ -1,0 +1,71 @@
+"""Which point with which answer, by which kills; and the sample of the default run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+from tests.crash.answers import ANSWERS, Answer
+from torghut.recovery_points import RecoveryPoint as P
+
+FULL = os.environ.get("CRASH_MATRIX") == "full"
+POINTS_EACH = 3  # sample: points that each answer is played with, at least
+ANSWERS_EACH = 4  # sample: answers that each point is played with, at least
+
+_PREFIX = {
+    "sweep": P.SUBMIT_AFTER_CALL,  # a writer must have died for its row to be swept
+    "settle": P.SUBMIT_AFTER_CALL,  # … or else only a doubtful answer gets there
+    "check": P.SUBMIT_BEFORE_CALL,  # the lookup before a repeated attempt
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """The daemon is killed at each of `kills` in turn; every one of them must be reached."""
+
+    answer: Answer
+    kills: tuple[P, ...]
+
+    def __str__(self) -> str:
+        return "+".join(kill.value for kill in self.kills) + "-" + self.answer.name
+
+
+def case(point: P, answer: Answer) -> Case:
+    """Power fails at `point`; where its stage is only entered after a death, that comes first."""
+    prefix = _PREFIX.get(point.value.partition(".")[0])
+    return Case(answer, (point,) if prefix is None else (prefix, point))
+
+
+def matrix() -> list[Case]:
+    """Every point with every answer."""
+    return [case(point, answer) for point in P for answer in ANSWERS]
+
+
+def sample() -> list[Case]:
+    """A fixed part of the matrix with every answer and every point in it several times.
+
+    Always the pair that was needed most: fewest answers at the point, fewest points of the answer.
+    """
+    points: Counter[P] = Counter()
+    answers: Counter[str] = Counter()
+    chosen: list[tuple[P, Answer]] = []
+    order = list(P)
+    while (
+        min(points[p] for p in P) < ANSWERS_EACH
+        or min(answers[a.name] for a in ANSWERS) < POINTS_EACH
+    ):
+        answer = min(ANSWERS, key=lambda a: answers[a.name])
+        # begin at another point each time, so that neighbours do not always meet
+        start = len(chosen) * 7
+        turn = [order[(start + i) % len(order)] for i in range(len(order))]
+        point = min((p for p in turn if (p, answer) not in chosen), key=lambda p: points[p])
+        chosen.append((point, answer))
+        points[point] += 1
+        answers[answer.name] += 1
+    return [case(point, answer) for point, answer in chosen]
+
+
+def played() -> list[Case]:
+    """What this run plays."""
+    return matrix() if FULL else sample()

@@ -1,0 +1,105 @@
+"""What a control takes away: each function breaks one protection in the calling (child) process.
+
+These are the only replaced parts in this folder, and each is named by the test that uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+
+def shorten_waits() -> None:
+    """Not a control: a rate limit without a reset waits one second instead of five."""
+    from torghut.services import rate_budget
+
+    rate_budget.PAUSE_UNKNOWN_S = 0.5
+
+
+def lookup_removed() -> None:
+    """Nobody asks the broker: every question is answered "no such order" (stories 2, 22)."""
+    from torghut.domain.submission import Proof
+    from torghut.services.placing import Placer
+    from torghut.storage.attempts import Asked
+
+    def ask(self: Any, row: Any, attempt_no: int) -> tuple[Asked, None]:
+        asked = Asked(
+            decision_id=row.decision_id,
+            attempt_no=attempt_no,
+            client_order_id=row.decision_hash,
+            proof=Proof.ABSENT,
+            message="not asked",
+            asked_at=self._clock(),
+        )
+        return asked, None
+
+    Placer.ask = ask  # type: ignore[method-assign]
+
+
+def failed_lookup_is_absence() -> None:
+    """A question that could not be answered is read as "no such order" (stories 22, 23)."""
+    from dataclasses import replace
+
+    from torghut.domain.submission import Proof
+    from torghut.services.placing import Placer
+
+    ask = Placer.ask
+
+    def guess(self: Any, row: Any, attempt_no: int) -> Any:
+        asked, order = ask(self, row, attempt_no)
+        return (replace(asked, proof=Proof.ABSENT) if order is None else asked), order
+
+    Placer.ask = guess  # type: ignore[method-assign]
+
+
+def reconciler_removed() -> None:
+    """Nobody reads the broker's lists."""
+    from torghut.services.reconciler import Reconciler
+
+    Reconciler.run_once = lambda self, lease, now: {}  # type: ignore[method-assign]
+
+
+def fence_removed() -> None:
+    """A lease once held is held for ever: no fence, and no look at its term (stories 36, 45)."""
+    from torghut.services.supervisor import Supervisor
+
+    def no_fence(*_: object, **__: object) -> None:
+        return None
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("torghut.services.") and hasattr(module, "fence"):
+            module.fence = no_fence  # type: ignore[attr-defined]
+
+    def kept(self: Any) -> Any:
+        if self._lease is not None:
+            self.first_lease = self._lease
+        return getattr(self, "first_lease", None)
+
+    Supervisor.lease = property(kept)  # type: ignore[assignment, method-assign]
+
+
+def stop_instead_of_kill() -> None:
+    """Not a control: at the armed point the process freezes, once (SIGSTOP), and can go on."""
+    from torghut import recovery_points
+
+    def freeze(pid: int, _: int) -> None:
+        recovery_points.arm(None)
+        os.kill(pid, signal.SIGSTOP)
+
+    recovery_points.os = SimpleNamespace(kill=freeze, getpid=os.getpid)  # type: ignore[assignment]
+
+
+BY_NAME: Mapping[str, Callable[[], None]] = {
+    function.__name__: function
+    for function in (
+        lookup_removed,
+        failed_lookup_is_absence,
+        reconciler_removed,
+        fence_removed,
+        stop_instead_of_kill,
+    )
+}

@@ -1,0 +1,115 @@
+"""Processes to kill: forked from one warm server, so that a daemon is up in a tenth of a second.
+
+The server imports everything once, before any thread exists. A child gets a fresh environment,
+its own log file, the mutations of a control if there are any, and ends when the test does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tests.crash import mutations
+
+_context = get_context("forkserver")
+_context.set_forkserver_preload(
+    ["torghut.bootstrap", "torghut.cli", "torghut.services.batch", "tests.crash.processes"]
+)
+
+
+class Child:
+    """A process that may die at any time; `exitcode` is -9 if power failed."""
+
+    def __init__(self, target: str, environment: Mapping[str, str], **over: object) -> None:
+        self.log = Path(str(over.pop("log")))
+        self._pipe, theirs = _context.Pipe()
+        arguments = (target, dict(environment), str(self.log), theirs, over)
+        self._process = _context.Process(target=_main, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def dead(self) -> bool:
+        return not self._process.is_alive()
+
+    @property
+    def power_failed(self) -> bool:
+        return self.dead and self._process.exitcode == -signal.SIGKILL
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def stop(self, timeout_s: float = 25) -> int | None:
+        """Clean shutdown; returns the exit code."""
+        self._pipe.close()
+        return self.join(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, now."""
+        self._process.kill()
+        self._process.join(10)
+        self._pipe.close()
+
+    def join(self, timeout_s: float) -> int | None:
+        """The exit code, None if it is still running after `timeout_s`."""
+        self._process.join(timeout_s)
+        return self._process.exitcode
+
+
+def _main(
+    target: str,
+    environment: dict[str, str],
+    log: str,
+    pipe: Connection,
+    over: dict[str, object],
+) -> None:
+    for name in [n for n in os.environ if n.startswith(("TORGHUT_", "APCA_"))]:
+        del os.environ[name]
+    os.environ.update(environment)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    mutations.shorten_waits()
+    names = over.get("mutated", ())
+    assert isinstance(names, tuple)
+    for name in names:
+        mutations.BY_NAME[name]()
+    _TARGETS[target](pipe, over)
+
+
+def _daemon(pipe: Connection, _: Mapping[str, object]) -> None:
+    """The whole daemon, until the test closes its end of the pipe."""
+    from torghut import bootstrap, config
+
+    settings = config.load()
+    bootstrap.set_up_logging(settings)
+    with bootstrap.running_daemon(settings):
+        pipe.poll(None)
+
+
+def _submit(_: Connection, over: Mapping[str, object]) -> None:
+    """`torghut submit FILE`."""
+    from torghut.cli import app
+
+    app(["submit", str(over["file"])])
+
+
+_TARGETS = {"daemon": _daemon, "submit": _submit}
+
+
+def exit_codes(children: Sequence[Child]) -> list[int | None]:
+    """For a failure's message."""
+    return [child.join(0) for child in children]

@@ -1,0 +1,333 @@
+"""One case's world: a database, a simulator that survives every kill, and daemons that do not.
+
+    with World(database_url, folder, answer) as world:
+        world.play(kills)        send · kill at each point in turn · restart · wait until settled
+        world.faults()           what does not hold (tests.crash.books)
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import requests
+from sqlalchemy import text
+
+from tests.crash import books
+from tests.crash.answers import BROKER_TIMEOUT_S, Answer, End
+from tests.crash.door import Door
+from tests.crash.processes import Child
+from tests.factories import ACCOUNT, decision, decision_json
+from torghut.bootstrap import notify
+from torghut.clock import utc_now
+from torghut.domain.decisions import Decision
+from torghut.recovery_points import RecoveryPoint
+from torghut.services import operator
+from torghut.services.intake import IntakeDesk
+from torghut.simulator import SimConfig, Simulator
+from torghut.storage.database import Database
+from torghut.storage.rows import IntakeResult
+
+DEADLINE_S = 40.0
+POLL_S = 0.02
+KEYS = {"APCA-API-KEY-ID": "crash-test-key", "APCA-API-SECRET-KEY": "crash-test-secret"}
+
+_STATE = text("""
+SELECT count(*) FILTER (WHERE d.finalized_at IS NULL) AS open,
+  count(*) AS known,
+  (SELECT count(*) FROM submission_attempts WHERE operation = 'submit') AS attempts,
+  (SELECT count(*) FROM submission_attempts WHERE operation = 'submit' AND outcome IS NOT NULL)
+    AS answered,
+  (SELECT count(*) FROM executions WHERE NOT terminal OR cum_qty <> ledger_qty) AS unbooked,
+  (SELECT count(*) FROM trading_states WHERE state = 'halted') AS halted
+FROM trade_decisions d""")
+
+
+class TooSlow(AssertionError):
+    """What was waited for did not come."""
+
+
+class World:
+    """Use as a context. `subject` is the decision that `answer` is about, the others get none."""
+
+    def __init__(
+        self,
+        database_url: str,
+        folder: Path,
+        answer: Answer,
+        *,
+        others: int = 2,
+        **simulator: Any,
+    ) -> None:
+        self.answer = answer
+        self.subject = _decision("subject", "AAPL")
+        self.others = [_decision(f"other {n}", ("MSFT", "AAPL")[n % 2]) for n in range(others)]
+        self.database = Database(database_url, pool_size=2)
+        self.desk = IntakeDesk(self.database, utc_now, lambda: notify(self.database))
+        self.daemons: list[Child] = []
+        self.kills = 0
+        self._url = database_url
+        self._folder = folder
+        self._stack = ExitStack()
+        self._pause = threading.Event()
+        settings: dict[str, Any] = {"partial_fill_probability": 0.0, "fault_hold_s": 2.0}
+        self.simulator = Simulator(SimConfig(port=0, control_port=0, **(settings | simulator)))
+        for rule in answer.rules:
+            self._add_fault({**rule, "client_order_id": self.subject.decision_hash})
+
+    def __enter__(self) -> World:
+        self._stack.callback(self.database.close)
+        self._stack.enter_context(self.simulator)
+        self.door = Door(self.simulator.url)
+        self._stack.callback(self.door.shut)
+        self._http = self._stack.enter_context(requests.Session())
+        if self.answer.placed_before:
+            self.place_directly(self.subject)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for daemon in self.daemons:
+            daemon.kill()
+        self._stack.close()
+
+    # ------------------------------------------------------------------ the story
+
+    def play(self, kills: Sequence[RecoveryPoint | None]) -> list[RecoveryPoint]:
+        """Kill at each point in turn, then let a last daemon finish; returns the points reached.
+
+        The subject goes first, so that the first kill is about it; the others follow once it is
+        under way or its process is dead.
+        """
+        reached: list[RecoveryPoint] = []
+        plan = list(kills)
+        if self.answer.door:
+            self._warm_up()
+            self.door.shut()
+        if plan and plan[0] is not None and plan[0].value.startswith("intake."):
+            reached.append(self._sender_dies(plan.pop(0)))
+        self.accept([self.subject])
+        for point in [*plan, None]:
+            daemon = self.start(point)
+            self.wait(lambda d=daemon: d.dead or self._all_sent_and_settled(), f"after {point}")
+            if not daemon.dead:
+                break
+            assert daemon.power_failed, f"the daemon ended by itself: {self.logs()}"
+            assert point is not None
+            reached.append(point)
+            self.kills += 1
+        return reached
+
+    def start(
+        self,
+        point: RecoveryPoint | None = None,
+        *,
+        mutated: Sequence[str] = (),
+        **settings: object,
+    ) -> Child:
+        """A daemon, armed for `point`, with what `mutated` names taken away from it."""
+        environment = self._environment(point) | {k: str(v) for k, v in settings.items()}
+        log = self._folder / f"daemon-{len(self.daemons) + 1}.log"
+        daemon = Child("daemon", environment, log=log, mutated=tuple(mutated))
+        self.daemons.append(daemon)
+        return daemon
+
+    def accept(self, batch: Sequence[Decision]) -> list[IntakeResult]:
+        """Through the one door for decisions, from this process."""
+        return [answer.result for answer in self.desk.accept(batch, source="test")]
+
+    def submit_by_cli(self, batch: Sequence[Decision], point: RecoveryPoint | None) -> Child:
+        """`torghut submit FILE` in a process of its own, armed for `point`; waits for its end."""
+        file = self._folder / "decisions.jsonl"
+        lines = (decision_json(**fields_of(item)) for item in batch)
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        log = self._folder / f"submit-{point or 'again'}.log"
+        child = Child("submit", self._environment(point), log=log, file=str(file))
+        assert child.join(20) is not None, "torghut submit hangs"
+        return child
+
+    def place_directly(self, item: Decision) -> None:
+        """An order with the decision's id, placed past us."""
+        order = {**item.order.payload(), "symbol": item.order.symbol, "side": item.order.side.value}
+        wanted = ("symbol", "side", "type", "qty", "time_in_force")
+        body = {name: order[name] for name in wanted} | {"client_order_id": item.decision_hash}
+        answer = self._http.post(f"{self.simulator.url}/v2/orders", json=body, headers=KEYS)
+        assert answer.status_code == 200, answer.text
+
+    # ------------------------------------------------------------------ waiting
+
+    def wait(self, done: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
+        """Until `done`, doing meanwhile what the outside world would do."""
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            if time.monotonic() > deadline:
+                raise TooSlow(f"{what}: not within {timeout_s} s; {self.state()}\n{self.logs()}")
+            self._tend()
+            self._pause.wait(POLL_S)
+
+    def settled(self) -> bool:
+        """Every decision is final, and every order's fills are booked."""
+        state = self.state()
+        return not state["open"] and not state["unbooked"] and bool(state["known"])
+
+    def state(self) -> Mapping[str, int]:
+        """Counts of what is open, from the database."""
+        with self.database.transaction() as tx:
+            return dict(tx.execute(_STATE).mappings().one())
+
+    def _all_sent_and_settled(self) -> bool:
+        return not self.others_unsent and self.settled()
+
+    @property
+    def others_unsent(self) -> bool:
+        return bool(self.others) and not getattr(self, "_others_sent", False)
+
+    def _tend(self) -> None:
+        state = self.state()
+        dead = any(daemon.dead for daemon in self.daemons)
+        if self.answer.door and (dead or state["answered"]):
+            self.door.open()
+        if self.others_unsent and (dead or state["attempts"]):
+            self._others_sent = True
+            self.accept(self.others)
+        if self.answer.halts and state["halted"]:
+            operator.resume(
+                self.database,
+                operator.scope_of(ACCOUNT),
+                actor="test",
+                reason="keys were mended",
+                now=utc_now(),
+            )
+
+    def _warm_up(self) -> None:
+        """The account's facts get known, so that a decision is sent to a broker that is away."""
+        daemon = self.start()
+        self.wait(self._facts_known, "the account's facts")
+        daemon.kill()
+        self.daemons.remove(daemon)
+
+    def _facts_known(self) -> bool:
+        with self.database.transaction() as tx:
+            return bool(tx.execute(text("SELECT count(*) FROM broker_accounts")).scalar_one())
+
+    def _sender_dies(self, point: RecoveryPoint | None) -> RecoveryPoint:
+        assert point is not None
+        sender = self.submit_by_cli([self.subject], point)
+        assert sender.power_failed, sender.log.read_text()
+        return point
+
+    # ------------------------------------------------------------------ judging
+
+    def ledger(self) -> dict[str, Any]:
+        """The broker's own second books."""
+        return self._control("ledger")
+
+    def requests(self) -> dict[str, Any]:
+        """What the broker was asked."""
+        return self._control("requests")
+
+    def faults(self, *, allowed: Sequence[str] = ()) -> list[str]:
+        """What does not hold: the books, the subject's end, the number of POSTs."""
+        with self.database.transaction() as tx:
+            found = books.faults(tx, self.ledger(), allowed=allowed)
+        return found + self._end_faults() + self._post_faults()
+
+    def orders_of(self, item: Decision) -> int:
+        """Orders that the broker ever accepted for the decision."""
+        return len(self.ledger()["orders"].get(item.decision_hash, []))
+
+    def status_of(self, item: Decision) -> str:
+        """The decision's status."""
+        with self.database.transaction() as tx:
+            query = text("SELECT status FROM trade_decisions WHERE decision_hash = :hash")
+            return str(tx.execute(query, {"hash": item.decision_hash}).scalar_one())
+
+    def discrepancies(self) -> list[str]:
+        """Kinds of the discrepancies."""
+        with self.database.transaction() as tx:
+            return sorted(tx.execute(text("SELECT kind FROM discrepancies")).scalars())
+
+    def logs(self) -> str:
+        """The end of each daemon's log."""
+        return "\n".join(
+            f"--- {daemon.log.name}\n{daemon.log.read_text()[-3000:]}"
+            for daemon in self.daemons
+            if daemon.log.exists()
+        )
+
+    def _end_faults(self) -> list[str]:
+        orders, status = self.orders_of(self.subject), self.status_of(self.subject)
+        wanted = (1, "closed") if self.answer.end is End.ORDER else (0, "rejected")
+        if (orders, status) == wanted:
+            return []
+        return [f"subject: {self.answer.end} wanted, found {status} with {orders} order(s)"]
+
+    def _post_faults(self) -> list[str]:
+        seen = self.requests()
+        posts = books.posted(seen, self.subject.decision_hash)
+        kills = self.kills + 1
+        wanted = self.answer.posts or frozenset(range(1, kills + 1))
+        found = [] if posts in wanted else [f"subject: {posts} POSTs, {sorted(wanted)} expected"]
+        return found + [
+            f"an undisturbed decision was sent {posts} times"
+            for item in self.others
+            if (posts := books.posted(seen, item.decision_hash)) != 1
+        ]
+
+    # ------------------------------------------------------------------ parts
+
+    def _environment(self, point: RecoveryPoint | None) -> dict[str, str]:
+        stage = point.value.partition(".")[0] if point else ""
+        environment = {
+            "TORGHUT_DATABASE_URL": self._url,
+            "TORGHUT_BROKER": "alpaca",
+            "TORGHUT_ACCOUNT": ACCOUNT,
+            "APCA_API_KEY_ID": KEYS["APCA-API-KEY-ID"],
+            "APCA_API_SECRET_KEY": KEYS["APCA-API-SECRET-KEY"],
+            "APCA_API_BASE_URL": self.door.url if self.answer.door else self.simulator.url,
+            "APCA_API_DATA_URL": self.simulator.url,
+            "TORGHUT_BROKER_TIMEOUT_S": str(BROKER_TIMEOUT_S),
+            "TORGHUT_ABSENCE_GRACE_S": "0.6",
+            "TORGHUT_LEASE_TTL_S": "1",
+            # the reconciler must not settle by its list what this case settles by lookup
+            "TORGHUT_RECONCILE_INTERVAL_S": "3" if stage == "settle" else "0.3",
+            "TORGHUT_BROKER_RATE_PER_MIN": "100000",
+            "TORGHUT_DECISION_TTL_S": str(3650 * 86_400),
+            "TORGHUT_LOG_LEVEL": "info",
+        }
+        return environment | ({"TORGHUT_CRASH_AT": point.value} if point else {})
+
+    def _add_fault(self, rule: Mapping[str, Any]) -> None:
+        from torghut.simulator.faults import FaultRule
+
+        self.simulator.plan.add(FaultRule(**rule))
+
+    def _control(self, path: str) -> dict[str, Any]:
+        answer = self._http.get(f"{self.simulator.control_url}/{path}", timeout=10)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def _decision(intent: str, symbol: str) -> Decision:
+    return decision(strategy="crash", symbol=symbol, qty="3", intent=intent)
+
+
+def fields_of(item: Decision) -> dict[str, object]:
+    """What `decision` was called with."""
+    return {
+        "strategy": item.strategy,
+        "symbol": item.order.symbol,
+        "qty": str(item.order.qty),
+        "intent": item.intent,
+    }

@@ -1,0 +1,156 @@
+"""Where things are: home, database, broker. What every command needs, and light to import.
+
+    settings ─▶ home directory ─▶ embedded database, or TORGHUT_DATABASE_URL ─▶ Database
+             └▶ broker's address and keys; for `sim`, the simulator that a daemon started in home
+
+The heavy parts (the broker's SDK, services, HTTP) are composed in torghut.bootstrap.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from torghut import recovery_points, telemetry
+from torghut.config import Settings
+from torghut.domain.errors import ConfigError, DatabaseUnavailable, TorghutError
+from torghut.storage import embedded, migrate, wake
+from torghut.storage.database import Database
+from torghut.storage.database import database_url as parsed_url
+
+SIMULATOR_FILE = "simulator.json"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a broker is and with which keys."""
+
+    base_url: str
+    data_url: str
+    key_id: str
+    secret_key: str
+
+
+def home(settings: Settings) -> Path:
+    """Where local state lives: TORGHUT_HOME, else the user's data directory."""
+    return settings.home or embedded.default_home()
+
+
+def database_url(settings: Settings, name: str = "torghut") -> str:
+    """TORGHUT_DATABASE_URL, or database `name` of the embedded server, started if need be."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return embedded.start(home(settings), database=name, progress=_starting).url
+
+
+def _starting(what: str, seconds: float) -> None:
+    log.info("embedded database", state=what, seconds=round(seconds))
+
+
+@contextmanager
+def open_database(
+    settings: Settings, *, migrating: bool = False, name: str = "torghut"
+) -> Iterator[Database]:
+    """A database with the right schema; the embedded one is migrated without asking.
+
+    Raises ConfigError, DatabaseUnavailable, SchemaError, EmbeddedError.
+    """
+    url = database_url(settings, name)
+    if migrating or settings.database_url is None:
+        migrate.upgrade(url)
+    migrate.check(url)
+    database = Database(url, pool_size=settings.submit_threads + 12)
+    try:
+        yield database
+    finally:
+        database.close()
+        if settings.database_url is None:
+            embedded.stop(home(settings))
+
+
+def reach(settings: Settings) -> Reach:
+    """The broker of the settings; for `sim` the simulator that a daemon has started."""
+    if settings.broker == "sim":
+        return simulator_reach(home(settings))
+    assert settings.apca_api_key_id is not None and settings.apca_api_secret_key is not None
+    return Reach(
+        settings.base_url,
+        settings.data_url,
+        settings.apca_api_key_id.get_secret_value(),
+        settings.apca_api_secret_key.get_secret_value(),
+    )
+
+
+def simulator_reach(directory: Path) -> Reach:
+    """Where the daemon's own simulator is; raises TorghutError if none has been started."""
+    try:
+        url = json.loads((directory / SIMULATOR_FILE).read_text())["url"]
+    except (OSError, ValueError, KeyError):
+        raise TorghutError(
+            f"no simulated broker has run in {directory}; start the daemon first: torghut run"
+        ) from None
+    return Reach(url, url, "simulator", "simulator")
+
+
+def simulator_control(directory: Path) -> str:
+    """The control API of the simulator that was started in `directory`."""
+    control_url: str = json.loads((directory / SIMULATOR_FILE).read_text())["control_url"]
+    return control_url
+
+
+def decision_ttl(settings: Settings) -> timedelta:
+    """How long after event_ts a decision without expires_at may trade."""
+    return timedelta(seconds=settings.decision_ttl_s)
+
+
+def notify(database: Database) -> None:
+    """Tell daemons elsewhere that there is work; they poll anyway, so failing is no failure."""
+    try:
+        wake.notify(database)
+    except DatabaseUnavailable as error:
+        log.debug("wake-up not sent", error=str(error))
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock file for as long as the process lives; raises TorghutError if another has it."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TorghutError(f"another process holds {path}; stop it first") from None
+        yield
+
+
+def arm_recovery_point(settings: Settings) -> None:
+    """Read TORGHUT_CRASH_AT, which live mode refuses. Raises ConfigError."""
+    wanted = os.environ.get("TORGHUT_CRASH_AT")
+    if wanted and settings.trading_mode == "live":
+        raise ConfigError("TORGHUT_CRASH_AT", "is set in live mode", "unset it")
+    try:
+        recovery_points.arm(wanted)
+    except ValueError:
+        names = ", ".join(recovery_points.RecoveryPoint)
+        raise ConfigError("TORGHUT_CRASH_AT", "names no recovery point", f"use {names}") from None
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Logging with every configured secret blotted out."""
+    secrets = [*settings.tokens()]
+    for value in (settings.apca_api_secret_key, settings.apca_api_key_id):
+        if value is not None:
+            secrets.append(value.get_secret_value())
+    if settings.database_url is not None:
+        password = parsed_url(settings.database_url.get_secret_value()).password
+        secrets.extend([password] if password else [])
+    telemetry.configure_logging(level=settings.log_level, form=settings.log_format, secrets=secrets)

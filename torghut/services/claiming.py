@@ -1,0 +1,201 @@
+"""Claiming: the one transaction in which decisions are judged and the intent to send is written.
+
+    fence · lock due rows ─▶ expire ─▶ hold (market closed) ─▶ judge ─▶ denied
+                                                                  └──▶ approved ─▶ submitting
+
+Runs inside the executor's transaction (step 2 of its protocol) and leaves committing to it. The
+rows are locked and the lease is held, so every step below must move: anything else is a defect.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from torghut.config import RiskPolicy, Settings
+from torghut.domain.events import Event, EventKind
+from torghut.domain.exposure import TradingState
+from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.services import risk_engine
+from torghut.services.placing import Claim
+from torghut.services.risk_engine import FACTS_RETRY_S, Judged, Outside
+from torghut.services.session_gate import SessionGate
+from torghut.storage import attempts, control, decisions, executions
+from torghut.storage.attempts import Intent
+from torghut.storage.decisions import Advance
+from torghut.storage.rows import DecisionRow, Lease
+
+ACTOR = "executor"
+CLAIMED = (DecisionStatus.PLANNED, DecisionStatus.APPROVED)
+
+
+class Claimer:
+    """Judges and claims decisions of one account."""
+
+    def __init__(
+        self, account: str, policy: RiskPolicy, sessions: SessionGate, settings: Settings
+    ) -> None:
+        self._account = account
+        self._policy = policy
+        self._sessions = sessions
+        self._settings = settings
+
+    def claim(
+        self, tx: Connection, lease: Lease, outside: Outside, *, limit: int, now: datetime
+    ) -> tuple[list[Claim], int]:
+        """Up to `limit` due decisions, oldest first; returns the claims and how many were seen.
+
+        Without leave to submit (halted, shadow mode) decisions are judged and not claimed.
+        """
+        state = control.trading_state(tx, self._account, lock=True)
+        submitting = self._settings.trading_enabled and state[0] is not TradingState.HALTED
+        statuses = CLAIMED if submitting else CLAIMED[:1]
+        rows = decisions.claim(tx, self._account, statuses, now=now, limit=limit)
+        live = self._hold(tx, self.expire(tx, rows, lease, now), lease, now)
+        judged = risk_engine.judge(
+            tx,
+            self._account,
+            live,
+            outside,
+            self._policy,
+            state,
+            facts_wait_s=self._settings.facts_wait_s,
+            now=now,
+        )
+        approved = self._write_verdicts(tx, judged, lease, now)
+        claims = self._write_intents(tx, approved, lease, now) if submitting else []
+        return claims, len(rows)
+
+    def expire(
+        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
+    ) -> list[DecisionRow]:
+        """End the locked decisions whose time is over; returns the others."""
+        over = [row for row in rows if row.expires_at <= now]
+        steps = [
+            _step(
+                row,
+                DecisionStatus.EXPIRED,
+                Reason.OUT_OF_TIME.value,
+                now,
+                f"its time ended {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, before it was sent",
+            )
+            for row in over
+        ]
+        self._advance(tx, steps, lease, now)
+        events = [self._event(EventKind.DECISION_EXPIRED, row) for row in over]
+        control.add_events(tx, events, now=now)
+        return [row for row in rows if row.expires_at > now]
+
+    def _hold(
+        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
+    ) -> list[DecisionRow]:
+        """Policy `hold`: put off what the closed market would keep waiting at the broker."""
+        held = self._sessions.held_until([row.order.symbol for row in rows], now)
+        steps = [
+            Advance(
+                decision_id=row.decision_id,
+                before=row.status,
+                after=row.status,
+                reason=Reason.MARKET_CLOSED.value,
+                detail=f"held until {held[row.order.symbol]:%Y-%m-%d %H:%M} UTC",
+                due_at=min(held[row.order.symbol], row.expires_at),
+            )
+            for row in rows
+            if row.order.symbol in held
+        ]
+        self._advance(tx, steps, lease, now)
+        return [row for row in rows if row.order.symbol not in held]
+
+    def _write_verdicts(
+        self, tx: Connection, judged: list[Judged], lease: Lease, now: datetime
+    ) -> list[Judged]:
+        steps: list[Advance] = []
+        events: list[Event] = []
+        approved: list[Judged] = []
+        for item in judged:
+            row, verdict = item.row, item.verdict
+            if verdict is not None and verdict.approved:
+                approved.append(item)
+                if row.status is DecisionStatus.PLANNED:
+                    steps.append(_step(row, DecisionStatus.APPROVED, None, now))
+                    events.append(self._event(EventKind.DECISION_APPROVED, row))
+                continue
+            if verdict is None:
+                due_at = now + timedelta(seconds=FACTS_RETRY_S)
+                steps.append(_step(row, row.status, Reason.FACTS_AWAITED.value, due_at))
+                continue
+            assert verdict.deny_reason is not None
+            reason = verdict.deny_reason.value
+            if row.status is DecisionStatus.PLANNED:
+                steps.append(_step(row, DecisionStatus.DENIED, reason, now))
+                kind = EventKind.DECISION_DENIED
+            else:
+                detail = f"{Reason.RISK_CHANGED}: {reason}"
+                steps.append(_step(row, DecisionStatus.CANCELED, reason, now, detail))
+                kind = EventKind.DECISION_CANCELED
+            events.append(self._event(kind, row, reason=reason))
+        self._advance(tx, steps, lease, now)
+        control.add_events(tx, events, now=now)
+        return approved
+
+    def _write_intents(
+        self, tx: Connection, approved: list[Judged], lease: Lease, now: datetime
+    ) -> list[Claim]:
+        rows = [item.row for item in approved]
+        known = executions.existing(tx, [row.decision_hash for row in rows])
+        claims = [
+            Claim(row, row.attempts + 1, row.attempts > 0 or row.decision_hash in known)
+            for row in rows
+        ]
+        steps = [
+            Advance(
+                decision_id=row.decision_id,
+                before=DecisionStatus.APPROVED,
+                after=DecisionStatus.SUBMITTING,
+                reason=None,
+                due_at=now,
+            )
+            for row in rows
+        ]
+        self._advance(tx, steps, lease, now)
+        intents = [
+            Intent(
+                decision_id=claim.row.decision_id,
+                attempt_no=claim.attempt_no,
+                client_order_id=claim.row.decision_hash,
+                order_sent=claim.row.order.payload(),
+            )
+            for claim in claims
+        ]
+        attempts.add_intents(tx, intents, token=lease.fencing_token, now=now)
+        started = [
+            self._event(EventKind.SUBMIT_STARTED, c.row, attempt_no=c.attempt_no) for c in claims
+        ]
+        control.add_events(tx, started, now=now)
+        return claims
+
+    def _advance(self, tx: Connection, steps: list[Advance], lease: Lease, now: datetime) -> None:
+        moved = decisions.advance(tx, steps, token=lease.fencing_token, now=now)
+        if moved != {step.decision_id for step in steps}:
+            raise AssertionError("a decision moved although this transaction holds its row")
+
+    def _event(self, kind: EventKind, row: DecisionRow, **payload: object) -> Event:
+        return Event(kind, ACTOR, self._account, row.decision_hash, payload)
+
+
+def _step(
+    row: DecisionRow,
+    after: DecisionStatus,
+    reason: str | None,
+    due_at: datetime,
+    detail: str | None = None,
+) -> Advance:
+    return Advance(
+        decision_id=row.decision_id,
+        before=row.status,
+        after=after,
+        reason=reason,
+        detail=detail,
+        due_at=due_at,
+    )
