@@ -149,6 +149,7 @@ class Daemon:
             clock=utc_now,
         )
         self.outside = self._outside_facts()
+        self._executor_facts = self._outside_facts()
         self.reconciler = Reconciler(
             settings.account,
             database,
@@ -174,7 +175,7 @@ class Daemon:
             self.settings.account,
             self.database,
             placer,
-            self._outside_facts(),
+            self._executor_facts,
             sessions,
             Claimer(self.settings.account, self.policy, sessions, self.settings),
             self.budget,
@@ -208,6 +209,8 @@ class Daemon:
         self.supervisor.stop()
         self._executor_pool.shutdown(wait=False, cancel_futures=True)
         self._settler_pool.shutdown(wait=False, cancel_futures=True)
+        self._executor_facts.close()
+        self.outside.close()
         self.broker.close()
         self.market.close()
 
@@ -343,6 +346,7 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
         reconciler = Reconciler(settings.account, database, broker, outside, budget, clock=utc_now)
         return reconciler.run_once(lease, utc_now())
     finally:
+        outside.close()
         broker.close()
         market.close()
 

@@ -92,10 +92,10 @@ def _main(
 
 def _daemon(pipe: Connection, _: Mapping[str, object]) -> None:
     """The whole daemon, until the test closes its end of the pipe."""
-    from torghut import bootstrap, config
+    from torghut import bootstrap, config, places
 
     settings = config.load()
-    bootstrap.set_up_logging(settings)
+    places.set_up_logging(settings)
     with bootstrap.running_daemon(settings):
         pipe.poll(None)
 

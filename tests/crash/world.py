@@ -1,8 +1,8 @@
 """One case's world: a database, a simulator that survives every kill, and daemons that do not.
 
-    with World(database_url, folder, answer) as world:
-        world.play(kills)        send · kill at each point in turn · restart · wait until settled
-        world.faults()           what does not hold (tests.crash.books)
+with World(database_url, folder, answer) as world:
+    world.play(kills)        send · kill at each point in turn · restart · wait until settled
+    world.faults()           what does not hold (tests.crash.books)
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tests.crash.answers import BROKER_TIMEOUT_S, Answer, End
 from tests.crash.door import Door
 from tests.crash.processes import Child
 from tests.factories import ACCOUNT, decision, decision_json
-from torghut.bootstrap import notify
 from torghut.clock import utc_now
 from torghut.domain.decisions import Decision
+from torghut.places import notify
 from torghut.recovery_points import RecoveryPoint
 from torghut.services import operator
 from torghut.services.intake import IntakeDesk

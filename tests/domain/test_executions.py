@@ -54,7 +54,10 @@ def fold(*orders: Order) -> ExecutionState:
 
 def test_the_life_of_an_order() -> None:
     state = fold(
-        seen("pending_new"), seen("new", 0, 1), seen("partially_filled", 4, 2), seen("filled", 10, 3)
+        seen("pending_new"),
+        seen("new", 0, 1),
+        seen("partially_filled", 4, 2),
+        seen("filled", 10, 3),
     )
     assert (state.status, state.terminal, state.cum_qty, state.leaves_qty, state.avg_px) == (
         "filled", True, 10, 0, 110,
@@ -71,7 +74,9 @@ def test_story_11_a_fill_after_canceled_is_taken() -> None:
 
 
 @pytest.mark.parametrize("final", sorted(OrderStatus.TERMINAL))
-@pytest.mark.parametrize("news", ["new", "partially_filled", "pending_cancel", "held", "unheard_of"])
+@pytest.mark.parametrize(
+    "news", ["new", "partially_filled", "pending_cancel", "held", "unheard_of"]
+)
 def test_story_29_terminal_is_never_revived(final: str, news: str) -> None:
     """Also not by something newer, with more filled; control: the same news moves a live one."""
     state = observe(fold(seen(final, 3, 1)), seen(news, 4, 100))
@@ -106,7 +111,7 @@ def test_a_notional_order_leaves_nothing_known() -> None:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Order]:
-    """What one order can go through: live statuses, growing fills, perhaps an end and late fills."""
+    """What one order can go through: live statuses, growing fills, an end, a late fill."""
     news: list[Order] = []
     cum, at = 0, 0
     for status in draw(st.lists(st.sampled_from(["pending_new", "new", "held", "accepted"]),
@@ -178,7 +183,7 @@ def test_event_key_is_a_function_of_the_evidence() -> None:
     """Stable over runs (the literal), blind to scale and raw bodies, different for any news."""
     one = seen("partially_filled", "4", 1)
     assert event_key(one) == event_key(seen("partially_filled", "4.000", 1, raw={"x": 1}))
-    assert event_key(one) == "f5f8b7" + event_key(one)[6:] or len(event_key(one)) == 64
+    assert event_key(one) == "84df0d0ca5025146a058fb233939f9451ba446ec140cc461573a4e90caa227ed"
     others = [
         seen("filled", "4", 1),
         seen("partially_filled", "5", 1),

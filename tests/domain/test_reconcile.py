@@ -27,7 +27,7 @@ def local(order: Order, status: DecisionStatus | None, known: ExecutionState | N
 
 
 @pytest.mark.parametrize(
-    ("status", "order_status"), product([None, *DecisionStatus], ORDER_STATUSES)
+    ("status", "order_status"), list(product([None, *DecisionStatus], ORDER_STATUSES))
 )
 def test_an_order_without_an_execution(status: DecisionStatus | None, order_status: str) -> None:
     """R1, R3, R4: ours is backfilled, ours after its end is late, a stranger's is adopted."""
@@ -37,7 +37,7 @@ def test_an_order_without_an_execution(status: DecisionStatus | None, order_stat
 
 
 @pytest.mark.parametrize(
-    ("status", "order_status"), product([None, *DecisionStatus], ORDER_STATUSES)
+    ("status", "order_status"), list(product([None, *DecisionStatus], ORDER_STATUSES))
 )
 def test_an_order_with_an_execution(status: DecisionStatus | None, order_status: str) -> None:
     """R2: folded if it teaches something, nothing otherwise, whatever the decision's status."""
@@ -61,9 +61,7 @@ def test_r5_an_order_that_the_list_does_not_show_is_no_news() -> None:
 
 
 def test_each_order_on_its_own_and_in_the_order_of_the_list() -> None:
-    orders = [
-        seen(broker_order_id=f"b-{n}", client_order_id=f"{n:064d}") for n in range(4)
-    ]
+    orders = [seen(broker_order_id=f"b-{n}", client_order_id=f"{n:064d}") for n in range(4)]
     books = Local(
         executions={"b-1": fold(orders[1])},
         decisions={f"{2:064d}": DecisionStatus.IN_DOUBT, f"{3:064d}": DecisionStatus.EXPIRED},

@@ -108,11 +108,11 @@ def test_at_the_limit(name: str, reason: DenyReason, measured: int, case, missin
     assert (name in failed.unit, failed.source) == (True, "test")
 
 
-@BY_NAME
-def test_missing_data_denies(name: str, reason: DenyReason, measured, case, missing) -> None:
+@pytest.mark.parametrize(
+    ("name", "case", "missing"), [(r[0], r[3], r[4]) for r in LIMITED_CHECKS if r[4] is not None]
+)
+def test_missing_data_denies(name: str, case, missing) -> None:
     """Fail closed: what cannot be measured is not within its limit; control: off does not ask."""
-    if missing is None:
-        pytest.skip("its fact is our own and cannot be missing")
     limited = {name: 10**9}
     assert judge(limited=limited, **{**case, **missing}).deny_reason is DenyReason.FACTS_UNAVAILABLE
     assert judge(**{**case, **missing}).approved
@@ -374,32 +374,52 @@ ORDERS = st.lists(
 def test_no_sequence_of_approvals_passes_the_position_limit(steps) -> None:
     """Whatever fills, stays open or is known to one book only: |position| x price <= limit.
 
-    The worst that may come of all approved orders stays within it at every step.
+    What may still come of all approved orders stays within it at every step, in both directions.
     """
-    limit, px = Decimal(5000), Decimal(100)
+    most = Decimal(50)
     held, ledger = Decimal(0), Decimal(0)
-    buys, sells = Decimal(0), Decimal(0)
-    at = replace(FACTS, bid_px=px, ask_px=px)
+    reserved = {"buy": Decimal(0), "sell": Decimal(0)}
+    standing = {"buy": Decimal(0), "sell": Decimal(0)}
     for side, size, fate, booked in steps:
         verdict = judge(
-            facts=replace(at, broker_qty=held, ledger_qty=ledger),
-            reserved=Reservations(buy_qty=buys, sell_qty=sells),
+            facts=replace(FACTS, bid_px=Decimal(100), broker_qty=held, ledger_qty=ledger),
+            reserved=Reservations(buy_qty=reserved["buy"], sell_qty=reserved["sell"]),
             side=side,
             qty=str(size),
-            limited={"max_position_notional": limit},
+            limited={"max_position_notional": most * 100},
         )
         if not verdict.approved:
             continue
         qty = Decimal(size)
-        if fate == "fill":
-            held += qty if side == "buy" else -qty
-            ledger = held if booked else ledger
-            if not booked:  # not in our ledger: its reservation still stands
-                buys += qty if side == "buy" else 0
-                sells += qty if side == "sell" else 0
-        elif fate == "open":
-            buys += qty if side == "buy" else 0
-            sells += qty if side == "sell" else 0
-        assert abs(held) * px <= limit
         if fate == "open":
-            assert max(held + buys, sells - held) * px <= limit or not booked or ledger != held
+            reserved[side] += qty
+            standing[side] += qty
+        elif fate == "fill":
+            held += qty if side == "buy" else -qty
+            if booked:
+                ledger = held
+            else:  # not in our books yet: there its reservation stands
+                reserved[side] += qty
+        assert held + standing["buy"] <= most
+        assert standing["sell"] - held <= most
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 10_000), st.integers(1, 200))
+def test_a_sell_is_never_counted_below_the_market(qty: int, limit_price: int) -> None:
+    """The limit price of a sell is the least it may bring: it bounds no exposure (P7)."""
+    verdict = judge(
+        side="sell",
+        type="limit",
+        qty=str(qty),
+        limit_price=str(limit_price),
+        limited={"max_position_notional": 9900, "max_order_notional": 9900},
+    )
+    assert verdict.approved is (qty * max(99, limit_price) <= 9900)
+
+
+def test_a_sell_without_a_quote_cannot_be_bounded() -> None:
+    case = {"type": "limit", "limit_price": "0.01", "limited": {"max_order_notional": 100}}
+    sell = judge(facts=NO_QUOTE, side="sell", **case)  # type: ignore[arg-type]
+    assert sell.deny_reason is DenyReason.FACTS_UNAVAILABLE
+    assert judge(facts=NO_QUOTE, side="buy", **case).approved  # type: ignore[arg-type]

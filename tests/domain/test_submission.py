@@ -47,7 +47,7 @@ EXPECTED: dict[Proof, dict[Proof | None, DecisionStatus]] = {
 EXPECTED[Proof.REFUSED][Proof.ABSENT] = S.REJECTED
 
 
-@pytest.mark.parametrize(("proof", "lookup", "attempt"), product(Proof, LOOKUPS, ATTEMPTS))
+@pytest.mark.parametrize(("proof", "lookup", "attempt"), list(product(Proof, LOOKUPS, ATTEMPTS)))
 def test_after_submit(proof: Proof, lookup: Proof | None, attempt: int) -> None:
     """Every answer × lookup × attempt; the attempt changes the wait and never the status."""
     step = after_submit(proof, lookup, attempt_no=attempt, wait_s=17.0)

@@ -102,14 +102,19 @@ class Reservations:
 
 
 def reference_px(request: OrderRequest, facts: Facts) -> Decimal | None:
-    """The worst price that bounds the cost: the limit, else the far side of the quote."""
-    if request.limit_price is not None:
+    """The worst price that bounds the cost: a buy's limit, else the far side of the quote.
+
+    The limit of a sell is the least it may bring, and bounds nothing from above.
+    """
+    if request.limit_price is not None and request.side is Side.BUY:
         return request.limit_price
     if request.side is Side.BUY:
         far, near = facts.ask_px, facts.bid_px
     else:
         far, near = facts.bid_px, facts.ask_px
     price = far if far is not None else near
+    if price is not None and request.limit_price is not None:
+        return max(price, request.limit_price)
     if price is not None and request.order_type is OrderType.STOP and request.stop_price:
         return max(price, request.stop_price)
     return price

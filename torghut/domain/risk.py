@@ -29,7 +29,7 @@ from torghut.domain.exposure import (
     reference_px,
     size_qty,
 )
-from torghut.domain.orders import OrderRequest
+from torghut.domain.orders import OrderRequest, Side
 from torghut.domain.values import canonical_amount
 
 
@@ -160,7 +160,7 @@ class _Checks:
 
 def needs_quote(order: OrderRequest) -> bool:
     """True if the order's cost cannot be bounded without a quote."""
-    return order.limit_price is None
+    return order.limit_price is None or order.side is Side.SELL
 
 
 def evaluate(

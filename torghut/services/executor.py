@@ -54,6 +54,7 @@ from torghut.storage.rows import Lease
 
 SWEEP_MAX = 500
 EXPIRE_EVERY_S = 1.0
+QUEUE_PER_THREAD = 2  # one at the broker, one ready: a caller never waits for a commit
 
 log = structlog.get_logger(__name__)
 
@@ -137,9 +138,11 @@ class Executor:
     # ------------------------------------------------------------------ 2 claim
 
     def _claim_and_place(self, lease: Lease, now: datetime) -> dict[str, int]:
-        free = self._settings.submit_threads - len(self._in_flight)
+        free = self._settings.submit_threads * QUEUE_PER_THREAD - len(self._in_flight)
+        if free <= 0:
+            return {}
         with self._database.transaction() as tx:
-            symbols = decisions.due_symbols(tx, self._account, CLAIMED, now=now, limit=max(free, 0))
+            symbols = decisions.due_symbols(tx, self._account, CLAIMED, now=now, limit=free)
         if not symbols:
             return {}
         tokens = self._budget.for_orders(free)

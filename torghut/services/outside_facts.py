@@ -1,14 +1,16 @@
 """What risk needs to know of the outside: quotes and the broker's account, fetched before the
 transaction that judges with them (story 18), each with the instant at which it was asked for.
 
-Quotes live in memory for `QUOTE_TTL_S`; the account snapshot is a row, shared by all processes,
-and asked for again when it is older than `ACCOUNT_TTL_S`. A failed question leaves the old
-answer to age; whether it is too old is the judge's business, not the messenger's.
+Quotes live in memory for `QUOTE_TTL_S`. The account snapshot is a row, shared by all processes;
+when it is older than `ACCOUNT_TTL_S` it is asked for again beside the work, because risk counts
+what happened since (torghut.storage.facts); only one older than `ACCOUNT_AGE_MAX_S` is waited
+for, and not used when the broker does not answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import structlog
@@ -30,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class OutsideFacts:
-    """Facts of one account. Used by one thread at a time."""
+    """Facts of one account; `quotes` and `account` are called by one thread at a time."""
 
     def __init__(
         self,
@@ -48,6 +50,8 @@ class OutsideFacts:
         self._budget = budget
         self._clock = clock
         self._quotes: dict[str, tuple[datetime, Quote]] = {}
+        self._refresher = ThreadPoolExecutor(1, "account")
+        self._refreshing: Future[AccountSnapshot | None] | None = None
 
     def quotes(self, symbols: Collection[str], now: datetime) -> Mapping[str, Quote]:
         """Quotes not older than QUOTE_TTL_S where the market answers; missing ones are left out."""
@@ -62,15 +66,21 @@ class OutsideFacts:
         return {s: self._quotes[s][1] for s in symbols if s in self._quotes and self._fresh(s, now)}
 
     def account(self, now: datetime) -> AccountSnapshot | None:
-        """The account snapshot, asked for again when it is due; None if none is young enough."""
+        """The newest account snapshot; None if there is none young enough to judge on."""
         with self._database.transaction() as tx:
             snapshot = facts.account_snapshot(tx, self._account)
-        if snapshot is None or now - snapshot.observed_at > timedelta(seconds=ACCOUNT_TTL_S):
-            snapshot = self.refresh_account() or snapshot
-        if snapshot is None:
-            return None
-        too_old = self._clock() - snapshot.observed_at > timedelta(seconds=ACCOUNT_AGE_MAX_S)
-        return None if too_old else snapshot
+        age = None if snapshot is None else now - snapshot.observed_at
+        if age is None or age > timedelta(seconds=ACCOUNT_AGE_MAX_S):
+            return self.refresh_account()
+        if age > timedelta(seconds=ACCOUNT_TTL_S) and (
+            self._refreshing is None or self._refreshing.done()
+        ):
+            self._refreshing = self._refresher.submit(self.refresh_account)
+        return snapshot
+
+    def close(self) -> None:
+        """End the thread that asks beside the work."""
+        self._refresher.shutdown(wait=False, cancel_futures=True)
 
     def refresh_account(self) -> AccountSnapshot | None:
         """Ask the broker for account and positions now and keep the answer; None if it fails."""
@@ -85,7 +95,7 @@ class OutsideFacts:
         except (BrokerUnavailable, BrokerRefused) as error:
             log.warning("account facts unavailable", account=self._account, error=str(error))
             return None
-        self._budget.correct(self._broker.rate_state())
+        self._budget.correct(self._broker.rate_state(), now=self._clock())
         with self._database.transaction() as tx:
             facts.store_account(tx, self._account, answer, held, observed_at=asked_at)
             return facts.account_snapshot(tx, self._account)

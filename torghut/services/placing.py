@@ -79,7 +79,7 @@ class Placer:
             if not self._budget.wait_for_one(LOOKUP_BUDGET_WAIT_S):
                 raise BrokerUnavailable("the rate budget left no room for the question")
             order = self._broker.lookup(row.decision_hash).order
-            self._budget.correct(self._broker.rate_state())
+            self._budget.correct(self._broker.rate_state(), now=self._clock())
             proof = Proof.ABSENT if order is None else Proof.FOUND
         except (BrokerUnavailable, BrokerRefused) as error:
             proof, message = Proof.UNANSWERED, str(error)
@@ -107,7 +107,7 @@ class Placer:
         reached(RecoveryPoint.SUBMIT_BEFORE_CALL)
         answer = self._broker.submit(row.order, row.decision_hash)
         reached(RecoveryPoint.SUBMIT_AFTER_CALL)
-        self._budget.correct(self._broker.rate_state())
+        self._budget.correct(self._broker.rate_state(), now=self._clock())
         proof = Proof(answer.outcome.value)
         if proof not in (Proof.EXISTS, Proof.REFUSED):
             return Placed(row, number, proof, answer, answer.order, None, checks)

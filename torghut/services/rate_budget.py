@@ -2,7 +2,9 @@
 
 New orders take from the bucket only down to the reserve; lookups, cancels, closing orders and
 reconciliation may empty it. The size follows `X-RateLimit-Limit`, the level never exceeds
-`X-RateLimit-Remaining`, and after a 429 nothing is taken before the reset.
+`X-RateLimit-Remaining`, and after a 429 nothing is taken before the reset. A reset that the broker
+named opens a new window, so the bucket is full then; after a pause of our own guess it is opened
+just far enough for the next order to find out.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ class RateBudget:
         self._level = float(per_min)
         self._filled_at = time.monotonic()
         self._paused_until = 0.0
+        self._level_after_pause = 0.0
 
     def for_orders(self, wanted: int) -> int:
         """Take up to `wanted` tokens for new orders, leaving the reserve; returns how many."""
@@ -62,11 +65,10 @@ class RateBudget:
         wait_s = PAUSE_UNKNOWN_S if until is None else (until - now).total_seconds()
         wait_s = min(max(wait_s, 0.5), PAUSE_CAP_S)
         with self._lock:
-            self._paused_until = max(self._paused_until, time.monotonic() + wait_s)
-            self._level = 0.0
+            self._pause(wait_s, named=until is not None)
         return wait_s
 
-    def correct(self, state: RateState) -> None:
+    def correct(self, state: RateState, *, now: datetime) -> None:
         """Follow what the broker says about its own limit."""
         with self._lock:
             self._refill()
@@ -75,8 +77,12 @@ class RateBudget:
                     self._level += state.limit - self._per_min
                 self._per_min = float(state.limit)
                 self._level = min(self._level, self._per_min)
-            if state.remaining is not None:
-                self._level = min(self._level, float(state.remaining))
+            left_s = None if state.reset_at is None else (state.reset_at - now).total_seconds()
+            if state.remaining is None or (left_s is not None and left_s <= 0):
+                return  # nothing said, or said of a window that is over
+            self._level = min(self._level, float(state.remaining))
+            if state.remaining == 0 and left_s is not None and left_s <= PAUSE_CAP_S:
+                self._pause(left_s, named=True)
 
     @property
     def left(self) -> float:
@@ -85,11 +91,19 @@ class RateBudget:
             self._refill()
             return self._level
 
+    def _pause(self, wait_s: float, *, named: bool) -> None:
+        self._paused_until = max(self._paused_until, time.monotonic() + wait_s)
+        self._level = 0.0
+        full = self._per_min
+        self._level_after_pause = full if named else full * RESERVE_SHARE + 1
+
     def _refill(self) -> None:
         now = time.monotonic()
         if now < self._paused_until:
             self._filled_at = now
             return
+        self._level = max(self._level, min(self._level_after_pause, self._per_min))
+        self._level_after_pause = 0.0
         gained = (now - self._filled_at) * self._per_min / 60
         self._level = min(self._per_min, self._level + gained)
         self._filled_at = now

@@ -60,8 +60,8 @@ LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 
 _PEEK = text("""
-SELECT symbol, bool_or(limit_price IS NULL) AS quote FROM (
-  SELECT d.symbol, d.limit_price FROM trade_decisions d
+SELECT symbol, bool_or(limit_price IS NULL OR side = 'sell') AS quote FROM (
+  SELECT d.symbol, d.side, d.limit_price FROM trade_decisions d
   WHERE d.account = :account AND d.due_at <= :now
     AND d.status IN ('planned', 'approved', 'submitting', 'in_doubt')
     AND d.status = ANY(CAST(:statuses AS text[]))
@@ -191,7 +191,7 @@ def due_symbols(
     now: datetime,
     limit: int,
 ) -> dict[str, bool]:
-    """Symbols of the decisions that `claim` would take → True where one has no limit price."""
+    """Symbols of the decisions that `claim` would take → True where one needs a quote."""
     values = [status.value for status in statuses]
     rows = tx.execute(_PEEK, {"account": account, "now": now, "statuses": values, "limit": limit})
     return {row.symbol: row.quote for row in rows}
