@@ -52,6 +52,7 @@ from torghut.services.intake import IntakeDesk
 from torghut.services.loops import Loop
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Placer
+from torghut.services.questions import Questions
 from torghut.services.rate_budget import RateBudget
 from torghut.services.reconciler import Reconciler
 from torghut.services.scheduler import Scheduled, Scheduler
@@ -148,14 +149,14 @@ class Daemon:
             verify_account=self._verify_live,
             clock=utc_now,
         )
+        self._questions = Questions(self.broker, self.budget, utc_now)
         self.outside = self._outside_facts()
         self._executor_facts = self._outside_facts()
         self.reconciler = Reconciler(
             settings.account,
             database,
-            self.broker,
+            self._questions,
             self.outside,
-            self.budget,
             clock=utc_now,
         )
         self.scheduler = self._scheduler()
@@ -244,7 +245,7 @@ class Daemon:
 
     def _outside_facts(self) -> OutsideFacts:
         return OutsideFacts(
-            self.settings.account, self.database, self.broker, self.market, self.budget, utc_now
+            self.settings.account, self.database, self._questions, self.market, utc_now
         )
 
     def _scheduler(self) -> Scheduler:
@@ -337,13 +338,13 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
     positive evidence, each a compare-and-set. Raises TorghutError if no pass was possible.
     """
     broker, market = open_broker(reach(settings), settings)
-    budget = RateBudget(settings.broker_rate_per_min)
-    outside = OutsideFacts(settings.account, database, broker, market, budget, utc_now)
+    questions = Questions(broker, RateBudget(settings.broker_rate_per_min), utc_now)
+    outside = OutsideFacts(settings.account, database, questions, market, utc_now)
     try:
         verify_account(settings, broker)
         with database.transaction() as tx:
             lease = leases.borrow(tx, settings.account, owner_name(), ttl_s=settings.lease_ttl_s)
-        reconciler = Reconciler(settings.account, database, broker, outside, budget, clock=utc_now)
+        reconciler = Reconciler(settings.account, database, questions, outside, clock=utc_now)
         return reconciler.run_once(lease, utc_now())
     finally:
         outside.close()

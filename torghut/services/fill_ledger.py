@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -22,6 +23,7 @@ from torghut.domain.orders import Order
 from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Broker, FillActivity
 from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services.questions import Questions
 from torghut.services.recording import guarded
 from torghut.storage import control, decisions, executions, fills
 from torghut.storage.database import Database
@@ -32,28 +34,26 @@ from torghut.storage.rows import ExecutionRow, Lease
 ACTOR = "reconciler"
 PAGE_MAX = 100
 OVERLAP_S = 60
+BUDGET_WAIT_S = 30.0
+
+T = TypeVar("T")
 
 
 class FillLedger:
-    """Books the fills of one account.
-
-    `ask_first` takes a token of the rate budget; `see_orders` books orders that were not known.
-    """
+    """Books the fills of one account; `see_orders` books orders that were not known."""
 
     def __init__(
         self,
         account: str,
         database: Database,
-        broker: Broker,
+        questions: Questions,
         *,
-        ask_first: Callable[[], None],
         see_orders: Callable[[Lease, Sequence[Order]], object],
         clock: Clock,
     ) -> None:
         self._account = account
         self._database = database
-        self._broker = broker
-        self._ask_first = ask_first
+        self._questions = questions
         self._see_orders = see_orders
         self._clock = clock
 
@@ -63,8 +63,7 @@ class FillLedger:
         counts: dict[str, int] = {}
         token: str | None = None
         while True:
-            self._ask_first()
-            page = self._broker.fills(page_token=token, after=after)
+            page = self._ask(partial(_page, token, after))
             if page:
                 for what, count in self._book_page(lease, page).items():
                     counts[what] = counts.get(what, 0) + count
@@ -148,9 +147,15 @@ class FillLedger:
             known = executions.by_broker_ids(tx, sorted(wanted))
         orders: list[Order] = []
         for broker_order_id in sorted(wanted - set(known)):
-            self._ask_first()
-            order = self._broker.get_order(broker_order_id)
+            order = self._questions.order(broker_order_id, budget_wait_s=BUDGET_WAIT_S)
             if order is not None:
                 orders.append(order)
         if orders:
             self._see_orders(lease, orders)
+
+    def _ask(self, question: Callable[[Broker], T]) -> T:
+        return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
+
+
+def _page(token: str | None, after: datetime | None, broker: Broker) -> Sequence[FillActivity]:
+    return broker.fills(page_token=token, after=after)

@@ -17,8 +17,8 @@ import structlog
 
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
-from torghut.ports import Broker, MarketData, Quote
-from torghut.services.rate_budget import RateBudget
+from torghut.ports import MarketData, Quote
+from torghut.services.questions import Questions
 from torghut.storage import facts
 from torghut.storage.database import Database
 from torghut.storage.rows import AccountSnapshot
@@ -38,16 +38,14 @@ class OutsideFacts:
         self,
         account: str,
         database: Database,
-        broker: Broker,
+        questions: Questions,
         market: MarketData,
-        budget: RateBudget,
         clock: Clock,
     ) -> None:
         self._account = account
         self._database = database
-        self._broker = broker
+        self._questions = questions
         self._market = market
-        self._budget = budget
         self._clock = clock
         self._quotes: dict[str, tuple[datetime, Quote]] = {}
         self._refresher = ThreadPoolExecutor(1, "account")
@@ -86,16 +84,12 @@ class OutsideFacts:
         """Ask the broker for account and positions now and keep the answer; None if it fails."""
         asked_at = self._clock()
         try:
-            if not self._budget.wait_for_one(BUDGET_WAIT_S):
-                return None
-            answer = self._broker.account()
-            if not self._budget.wait_for_one(BUDGET_WAIT_S):
-                return None
-            held = {p.symbol: p.qty for p in self._broker.positions()}
+            answer = self._questions.ask(lambda b: b.account(), budget_wait_s=BUDGET_WAIT_S)
+            positions = self._questions.ask(lambda b: b.positions(), budget_wait_s=BUDGET_WAIT_S)
         except (BrokerUnavailable, BrokerRefused) as error:
             log.warning("account facts unavailable", account=self._account, error=str(error))
             return None
-        self._budget.correct(self._broker.rate_state(), now=self._clock())
+        held = {position.symbol: position.qty for position in positions}
         with self._database.transaction() as tx:
             facts.store_account(tx, self._account, answer, held, observed_at=asked_at)
             return facts.account_snapshot(tx, self._account)

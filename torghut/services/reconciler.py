@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -36,7 +37,7 @@ from torghut.ports import Broker
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.fill_ledger import FillLedger
 from torghut.services.outside_facts import OutsideFacts
-from torghut.services.rate_budget import RateBudget
+from torghut.services.questions import Questions
 from torghut.services.recording import ORDER_AFTER_END, book_own_order, guarded, note_duplicate
 from torghut.storage import control, decisions, executions
 from torghut.storage.database import Database
@@ -59,6 +60,7 @@ BUDGET_WAIT_S = 30.0
 log = structlog.get_logger(__name__)
 
 Counts = dict[str, int]
+T = TypeVar("T")
 
 
 class Reconciler:
@@ -68,24 +70,21 @@ class Reconciler:
         self,
         account: str,
         database: Database,
-        broker: Broker,
+        questions: Questions,
         outside: OutsideFacts,
-        budget: RateBudget,
         *,
         clock: Clock,
     ) -> None:
         self._account = account
         self._database = database
-        self._broker = broker
+        self._questions = questions
         self._outside = outside
-        self._budget = budget
         self._clock = clock
         self._pass = threading.Lock()
         self._fills = FillLedger(
             account,
             database,
-            broker,
-            ask_first=self._budgeted,
+            questions,
             see_orders=partial(self._book_orders, newest=None),
             clock=clock,
         )
@@ -127,8 +126,7 @@ class Reconciler:
         after = _before(position)
         counts: Counts = {}
         while True:
-            self._budgeted()
-            page = self._broker.orders(after=after, limit=PAGE_MAX)
+            page = self._ask(partial(_page, after))
             newest = _newest(page)
             for start in range(0, len(page), CHUNK_MAX):
                 chunk = page[start : start + CHUNK_MAX]
@@ -145,8 +143,8 @@ class Reconciler:
             rows = executions.unfinished(tx, self._account, limit=OPEN_MAX)
         if not rows:
             return {}
-        self._budgeted()
-        seen = {order.broker_order_id: order for order in self._broker.open_orders()}
+        listed = self._ask(lambda broker: broker.open_orders())
+        seen = {order.broker_order_id: order for order in listed}
         missing = {r.broker_order_id: r for r in rows if r.broker_order_id not in seen}
         if len(missing) > ASK_SINGLY_MAX:
             oldest = min(row.broker_created_at for row in missing.values())
@@ -163,8 +161,7 @@ class Reconciler:
         """Orders of any status from `after` on, LIST_PAGES_MAX pages at the most."""
         seen: dict[str, Order] = {}
         for _ in range(LIST_PAGES_MAX):
-            self._budgeted()
-            page = self._broker.orders(after=after, limit=PAGE_MAX)
+            page = self._ask(partial(_page, after))
             seen |= {order.broker_order_id: order for order in page}
             newest = _newest(page)
             if len(page) < PAGE_MAX or newest is None or newest <= after:
@@ -178,8 +175,7 @@ class Reconciler:
         failures = 0
         for id_ in broker_order_ids[:ASK_SINGLY_MAX]:
             try:
-                self._budgeted()
-                order = self._broker.get_order(id_)
+                order = self._questions.order(id_, budget_wait_s=BUDGET_WAIT_S)
             except BrokerUnavailable as error:
                 failures += 1
                 log.info("order not answered", broker_order_id=id_, error=str(error))
@@ -303,11 +299,12 @@ class Reconciler:
             )
             control.add_events(tx, [event], now=now)
 
-    # ------------------------------------------------------------------ common
+    def _ask(self, question: Callable[[Broker], T]) -> T:
+        return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
 
-    def _budgeted(self) -> None:
-        if not self._budget.wait_for_one(BUDGET_WAIT_S):
-            raise BrokerUnavailable("the rate budget left no room for reconciliation")
+
+def _page(after: datetime | None, broker: Broker) -> Sequence[Order]:
+    return broker.orders(after=after, limit=PAGE_MAX)
 
 
 def _before(position: str | None) -> datetime | None:
