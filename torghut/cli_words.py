@@ -39,6 +39,8 @@ REASON_WORDS: Mapping[str, str] = {
     Reason.OUT_OF_TIME: "its expires_at has passed",
     Reason.ORDER_TERMINAL: "the broker will not execute more of the order",
     Reason.RISK_CHANGED: "risk had approved it, and denied it when it was about to be sent",
+    Reason.FACTS_AWAITED: "it waits for quotes or the account's state",
+    Reason.MARKET_CLOSED: "it is held while the market is closed",
 }
 
 DENY_WORDS: Mapping[str, str] = {
@@ -93,12 +95,6 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.LEASE_ACQUIRED: "account taken over",
 }
 
-WAITING_WORDS: Mapping[str, str] = {
-    # reasons for staying where it is, which are no steps of the life cycle
-    "facts_awaited": "it waits for quotes or the account's state",
-    "market_closed": "it is held while the market is closed",
-}
-
 ORIGIN_WORDS: Mapping[str, str] = {
     "submitted": "known from the answer to our call",
     "recovered": "found by lookup",
@@ -119,7 +115,7 @@ DISCREPANCY_WORDS: Mapping[str, str] = {
     "duplicate_order": "two orders carry the same client_order_id",
 }
 
-_REASONS: Mapping[str, str] = {**REASON_WORDS, **DENY_WORDS, **WAITING_WORDS}
+_REASONS: Mapping[str, str] = {**REASON_WORDS, **DENY_WORDS}
 
 
 def reason_in_words(reason: str | None) -> str:
