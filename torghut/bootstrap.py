@@ -60,7 +60,7 @@ from torghut.services.session_gate import SessionGate
 from torghut.services.settler import Settler
 from torghut.services.supervisor import Supervisor
 from torghut.simulator import SimConfig, Simulator
-from torghut.storage import leases, wake
+from torghut.storage import durability, leases, wake
 from torghut.storage.database import Database
 from torghut.strategies.loading import load_strategy
 from torghut.web.app import create_app
@@ -319,6 +319,7 @@ def running_daemon(
     arm_recovery_point(settings)
     with ExitStack() as stack:
         database = stack.enter_context(open_database(settings, migrating=migrating, name=name))
+        _warn_of_lossy_commits(database)
         if settings.broker == "sim":
             directory = home(settings)
             config = simulator or SimConfig(
@@ -329,6 +330,14 @@ def running_daemon(
         stack.callback(daemon.stop)
         daemon.start()
         yield daemon
+
+
+def _warn_of_lossy_commits(database: Database) -> None:
+    with database.transaction() as tx:
+        found = durability.settings(tx)
+    for name, (value, durable) in found.items():
+        if not durable:
+            log.error("commits may be lost in a crash", setting=name, value=value, wanted="on")
 
 
 def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:

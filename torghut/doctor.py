@@ -19,11 +19,10 @@ from torghut import bootstrap, config, places
 from torghut.clock import utc_now
 from torghut.config import Settings
 from torghut.domain.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, TorghutError
+from torghut.storage import durability
 from torghut.storage.database import Database
 
 CLOCK_SKEW_MAX_S = 1.0
-DURABLE = {"fsync": ("on",), "full_page_writes": ("on",)}
-COMMIT_DURABLE = ("on", "local", "remote_write", "remote_apply")
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 _MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "bold red")}
@@ -83,31 +82,24 @@ def _database(settings: Settings) -> list[Finding]:
     with places.open_database(settings) as database:
         return [
             Finding("database", OK, database.url.render_as_string(hide_password=True)),
-            *durability(database),
+            *_durability(database),
             _skew(database),
         ]
 
 
-def durability(database: Database) -> list[Finding]:
-    """The settings without which an acknowledged decision is not durable (P2)."""
-    names = [*DURABLE, "synchronous_commit"]
+def _durability(database: Database) -> list[Finding]:
     with database.transaction() as tx:
-        rows = tx.execute(
-            text("SELECT name, setting FROM pg_settings WHERE name = ANY(CAST(:names AS text[]))"),
-            {"names": names},
-        )
-        found = {row.name: row.setting for row in rows}
-    wanted = {**DURABLE, "synchronous_commit": COMMIT_DURABLE}
+        found = durability.settings(tx)
     return [
-        Finding(f"database {name}", OK, found[name])
-        if found[name] in wanted[name]
+        Finding(f"database {name}", OK, value)
+        if durable
         else Finding(
             f"database {name}",
             FAILED,
-            f"{found[name]}: a crash of the server can lose acknowledged decisions",
+            f"{value}: a crash of the server can lose acknowledged decisions",
             f"set {name} = on",
         )
-        for name in names
+        for name, (value, durable) in found.items()
     ]
 
 

@@ -99,6 +99,7 @@ class Transport:
         self._make_client = make_client
         self._secrets = tuple(s for s in secrets if len(s) >= REDACTED_LENGTH_MIN)
         self._timeouts_s = (min(CONNECT_S_MAX, timeout_s), timeout_s)
+        self._host = urlsplit(base_url).netloc
         self._proxied = urlsplit(base_url).scheme == "https"
         self._on_reply = on_reply
         self._adapter = _Adapter(pool_maxsize=pool_size, max_retries=0)
@@ -166,7 +167,18 @@ class Transport:
         kind = type(error).__name__
         if isinstance(error, requests.Timeout):
             return f"{kind}: no answer within {self._timeouts_s[1]:g} s of the request"
-        return self.redact(f"{kind}: {error}")[:ERROR_LENGTH_MAX]
+        return self.redact(f"{self._host}: {_cause(error)}")[:ERROR_LENGTH_MAX]
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, without the objects that the libraries wrap around it."""
+    chain: list[BaseException] = [error]
+    while (below := chain[-1].__cause__ or chain[-1].__context__) and below not in chain:
+        chain.append(below)
+    system = [e for e in chain if isinstance(e, OSError) and e.strerror]
+    if system:
+        return f"{type(error).__name__}: {system[-1].strerror}"
+    return f"{type(error).__name__}: {error}"
 
 
 class _Session(requests.Session):

@@ -83,7 +83,10 @@ class Claimer:
             for row in over
         ]
         self._advance(tx, steps, lease, now)
-        events = [self._event(EventKind.DECISION_EXPIRED, row) for row in over]
+        events = [
+            self._event(EventKind.DECISION_EXPIRED, row, reason=Reason.OUT_OF_TIME.value)
+            for row in over
+        ]
         control.add_events(tx, events, now=now)
         return [row for row in rows if row.expires_at > now]
 

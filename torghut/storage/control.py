@@ -146,14 +146,15 @@ def cursor(tx: Connection, account: str, name: str) -> str | None:
 
 
 def set_cursor(tx: Connection, account: str, name: str, position: str, *, now: datetime) -> None:
-    """Move a cursor; written only when it changes, so that an idle pass writes nothing."""
+    """Move a cursor on; `position` is a canonical instant, which sorts as text. It never goes
+    back, so that a pass over the overlap writes nothing."""
     tx.execute(
         text("""
         INSERT INTO broker_cursors AS c (account, name, position, updated_at)
         VALUES (:account, :name, :position, :now)
         ON CONFLICT (account, name) DO UPDATE SET position = excluded.position,
           updated_at = excluded.updated_at
-        WHERE c.position <> excluded.position"""),
+        WHERE c.position COLLATE "C" < excluded.position"""),
         {"account": account, "name": name, "position": position, "now": now},
     )
 

@@ -124,10 +124,12 @@ def insert(
         row.decision_hash: row for row in tx.execute(_EXISTING, {"hashes": known})
     }
     answers: list[Intake] = []
+    unanswered = set(created)
     for decision in decisions:
         hash_ = decision.decision_hash
         if hash_ in created:
-            created_now = first[hash_] is decision
+            created_now = hash_ in unanswered
+            unanswered.discard(hash_)
             digest, payload = first[hash_].payload_digest, first[hash_].payload()
             status = DecisionStatus.PLANNED
         else:
