@@ -39,6 +39,7 @@ from torghut.places import (
     SIMULATOR_FILE,
     Reach,
     arm_recovery_point,
+    free_port,
     home,
     notify,
     open_database,
@@ -369,10 +370,6 @@ def owner_name() -> str:
 def _last_port(directory: Path) -> int:
     """The simulator's port of last time if it is free, so that its address lasts."""
     try:
-        port = int(simulator_reach(directory).base_url.rsplit(":", 1)[1])
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-        return port
-    except (TorghutError, OSError, ValueError):
+        return free_port(int(simulator_reach(directory).base_url.rsplit(":", 1)[1]))
+    except (TorghutError, ValueError):
         return 0

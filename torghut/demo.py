@@ -102,7 +102,9 @@ def run(
 
 def _settings() -> Settings:
     """The defaults of `torghut run` with shorter waits; nothing of the user's broker is used."""
+    port = places.free_port(config.Settings().http_port)
     return config.load(
+        http_port=port,
         database_url=None,
         broker="sim",
         account=ACCOUNT,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -154,3 +155,14 @@ def set_up_logging(settings: Settings) -> None:
         password = parsed_url(settings.database_url.get_secret_value()).password
         secrets.extend([password] if password else [])
     telemetry.configure_logging(level=settings.log_level, form=settings.log_format, secrets=secrets)
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if it can be bound on the loopback address, else 0: any free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+    return wanted

@@ -283,14 +283,18 @@ def by_hashes(tx: Connection, hashes: Sequence[str]) -> dict[str, DecisionRow]:
 
 
 def close_finished(tx: Connection, account: str, *, now: datetime, limit: int) -> list[str]:
-    """submitted → closed where the decision's order is terminal; returns the hashes."""
+    """submitted → closed where the decision's order is terminal; returns the hashes.
+
+    By client_order_id, the identity itself: an order that was adopted before its decision was
+    known here (a restored database) keeps an execution without a decision_id.
+    """
     rows = tx.execute(
         text("""
         UPDATE trade_decisions d SET status = 'closed', status_reason = :reason,
           status_detail = e.status, updated_at = :now, finalized_at = :now
         FROM (SELECT d.decision_id, e.status FROM trade_decisions d
-              JOIN executions e ON e.decision_id = d.decision_id
-                AND e.client_order_id = d.decision_hash
+              JOIN executions e ON e.client_order_id = d.decision_hash
+                AND e.account = d.account
               WHERE d.account = :account AND d.status = 'submitted'
                 AND e.terminal
               ORDER BY d.decision_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED) e
