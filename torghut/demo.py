@@ -102,9 +102,7 @@ def run(
 
 def _settings() -> Settings:
     """The defaults of `torghut run` with shorter waits; nothing of the user's broker is used."""
-    port = places.free_port(config.Settings().http_port)
-    return config.load(
-        http_port=port,
+    settings = config.load(
         database_url=None,
         broker="sim",
         account=ACCOUNT,
@@ -118,6 +116,7 @@ def _settings() -> Settings:
         reconcile_interval_s=3600,
         broker_rate_per_min=1_000_000,
     )
+    return settings.model_copy(update={"http_port": places.free_port(settings.http_port)})
 
 
 def _forget(settings: Settings, directory: Path) -> None:

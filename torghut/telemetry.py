@@ -22,10 +22,12 @@ DECISIONS = Counter("torghut_decisions_total", "Decisions accepted, by answer", 
 STEPS = Counter("torghut_loop_counts_total", "What the loops did", ["loop", "what"])
 LOOP_FAILURES = Counter("torghut_loop_failures_total", "Passes that failed", ["loop"])
 LOOP_SECONDS = Histogram("torghut_loop_seconds", "Duration of one pass", ["loop"])
-IN_DOUBT = Gauge("torghut_decisions_in_doubt", "Decisions in doubt")
-IN_DOUBT_AGE = Gauge("torghut_decisions_in_doubt_age_seconds", "Age of the oldest doubt")
+IN_DOUBT = Gauge("torghut_decisions_in_doubt", "Decisions in doubt", ["account"])
+IN_DOUBT_AGE = Gauge(
+    "torghut_decisions_in_doubt_age_seconds", "Age of the oldest doubt", ["account"]
+)
 LEASE_HELD = Gauge("torghut_lease_held", "1 while this process owns the account", ["account"])
-RATE_LEFT = Gauge("torghut_rate_budget_left", "Broker requests left in the bucket", ["account"])
+RATE_LEFT = Gauge("torghut_rate_budget_left", "Broker requests left in the bucket")
 RECONCILED_AT = Gauge(
     "torghut_reconciled_timestamp_seconds", "When the last whole pass ended", ["account"]
 )

@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from torghut.domain.errors import Fault, InvalidDecision
-from torghut.domain.orders import ORDER_FIELDS, OrderRequest, parse_order
+from torghut.domain.orders import ORDER_FIELDS, OrderRequest, parse_order, read_field
 from torghut.domain.values import (
     canonical_instant,
     canonical_json,
@@ -102,8 +102,8 @@ def parse_decision(
     ]
     order = parse_order(data, faults)
     texts = {name: _text(data.get(name), name, faults) for name in _TEXT_LENGTHS}
-    event_ts = _instant(data, "event_ts", faults, required=True)
-    expires_at = _instant(data, "expires_at", faults)
+    event_ts = read_field(data, "event_ts", parse_instant, faults, required=True)
+    expires_at = read_field(data, "expires_at", parse_instant, faults)
     params = _params(data, faults)
     given = texts["intent"] or None
     intent = _text(intent or None, "intent", faults)
@@ -169,21 +169,6 @@ def _text(value: object, name: str, faults: list[Fault]) -> str | None:
         return None
     try:
         return parse_text(value, length_max=_TEXT_LENGTHS[name], empty=name == "intent")
-    except ValueError as error:
-        faults.append(Fault(name, str(error)))
-        return None
-
-
-def _instant(
-    data: Mapping[str, object], name: str, faults: list[Fault], *, required: bool = False
-) -> datetime | None:
-    value = data.get(name)
-    if value is None:
-        if required:
-            faults.append(Fault(name, "is missing"))
-        return None
-    try:
-        return parse_instant(value)
     except ValueError as error:
         faults.append(Fault(name, str(error)))
         return None

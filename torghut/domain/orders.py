@@ -201,7 +201,7 @@ _LEGS: Mapping[OrderClass, tuple[bool, bool]] = {
 def parse_order(data: Mapping[str, object], faults: list[Fault]) -> OrderRequest | None:
     """An OrderRequest from decision JSON; appends every fault and returns None if there is one."""
     before = len(faults)
-    symbol = _field(data, "symbol", parse_symbol, faults, required=True)
+    symbol = read_field(data, "symbol", parse_symbol, faults, required=True)
     side = _choice(data, "side", Side, faults)
     order_type = _choice(data, "type", OrderType, faults)
     tif = _choice(data, "time_in_force", TimeInForce, faults, default=TimeInForce.DAY)
@@ -283,14 +283,14 @@ def _check_class(order_class: OrderClass, data: Mapping[str, object], faults: li
 
 
 def _positive(data: Mapping[str, object], name: str, faults: list[Fault]) -> Decimal | None:
-    amount = _field(data, name, parse_amount, faults)
+    amount = read_field(data, name, parse_amount, faults)
     if amount is not None and amount <= 0:
         faults.append(Fault(name, f"must be greater than 0, not {canonical_amount(amount)}"))
         return None
     return amount
 
 
-def _field(
+def read_field(
     data: Mapping[str, object],
     name: str,
     parse: Callable[[object], T],
@@ -298,6 +298,7 @@ def _field(
     *,
     required: bool = False,
 ) -> T | None:
+    """A field of decision JSON through its parser; a fault, or a missing required one, is None."""
     value = data.get(name)
     if value is None:
         if required:

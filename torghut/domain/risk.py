@@ -29,7 +29,7 @@ from torghut.domain.exposure import (
     reference_px,
     size_qty,
 )
-from torghut.domain.orders import OrderRequest, Side
+from torghut.domain.orders import OrderRequest
 from torghut.domain.values import canonical_amount
 
 
@@ -156,11 +156,6 @@ class _Checks:
                 limit.source,
             )
         )
-
-
-def needs_quote(order: OrderRequest) -> bool:
-    """True if the order's cost cannot be bounded without a quote."""
-    return order.limit_price is None or order.side is Side.SELL
 
 
 def evaluate(

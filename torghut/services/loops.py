@@ -15,6 +15,7 @@ from datetime import datetime
 
 import structlog
 
+from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.errors import TorghutError
 
@@ -72,7 +73,8 @@ class Loop:
             self._event.clear()
             pause_s = self._interval_s
             try:
-                counts = self._run_once(self._clock())
+                with telemetry.LOOP_SECONDS.labels(self.name).time():
+                    counts = self._run_once(self._clock())
                 self.failures = 0
                 if any(counts.values()):
                     log.debug("loop ran", loop=self.name, **counts)
@@ -90,4 +92,5 @@ class Loop:
 
     def _failed(self, error: Exception) -> float:
         self.failures += 1
+        telemetry.LOOP_FAILURES.labels(self.name).inc()
         return float(min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2 ** min(self.failures - 1, 10)))

@@ -26,6 +26,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
@@ -110,6 +111,8 @@ class Reconciler:
             except (BrokerUnavailable, BrokerRefused) as error:
                 counts["failed"] = counts.get("failed", 0) + 1
                 log.warning("reconciliation step failed", step=name, error=str(error))
+        if not counts.get("failed"):
+            telemetry.RECONCILED_AT.labels(self._account).set(self._clock().timestamp())
         return counts
 
     # ------------------------------------------------------------------ steps
@@ -198,6 +201,10 @@ class Reconciler:
                 Event(EventKind.DECISION_CLOSED, ACTOR, self._account, hash_) for hash_ in closed
             ]
             control.add_events(tx, events, now=now)
+            count, oldest = decisions.doubts(tx, self._account)
+        telemetry.IN_DOUBT.labels(self._account).set(count)
+        age_s = (now - oldest).total_seconds() if oldest else 0.0
+        telemetry.IN_DOUBT_AGE.labels(self._account).set(age_s)
         return {"closed": len(closed)}
 
     # ------------------------------------------------------------------ orders

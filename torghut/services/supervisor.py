@@ -104,10 +104,6 @@ class Supervisor:
         """There is something to execute."""
         self._executor_loop.wake()
 
-    def reconcile_soon(self) -> None:
-        """Run a reconciliation pass as soon as possible."""
-        self._reconcile_loop.wake()
-
     @property
     def lease(self) -> Lease | None:
         """The lease, if it is held and safely valid by our own clock."""

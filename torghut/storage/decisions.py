@@ -330,6 +330,16 @@ def hash_of(tx: Connection, decision_id: int) -> str:
     return hash_
 
 
+def doubts(tx: Connection, account: str) -> tuple[int, datetime | None]:
+    """How many decisions are in doubt, and since when the oldest."""
+    row = tx.execute(
+        text("""SELECT count(*) AS n, min(in_doubt_since) AS oldest FROM trade_decisions
+        WHERE account = :account AND status = 'in_doubt'"""),
+        {"account": account},
+    ).one()
+    return row.n, row.oldest
+
+
 def decision_row(row: Row[tuple[object, ...]]) -> DecisionRow:
     """A DecisionRow from a result with `_COLUMNS`."""
     return DecisionRow(
