@@ -295,7 +295,11 @@ def _check_config_file() -> None:
 
 
 def _check_unknown_environment() -> None:
-    known = {f"TORGHUT_{name.upper()}" for name in Settings.model_fields}
+    known = {
+        f"TORGHUT_{name.upper()}"
+        for name, field in Settings.model_fields.items()
+        if field.validation_alias is None
+    }
     allowed = known | {"TORGHUT_TEST_DATABASE_URL", "TORGHUT_CRASH_AT"}
     for name in sorted(os.environ):
         if name.startswith("TORGHUT_") and name not in allowed:

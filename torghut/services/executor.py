@@ -117,7 +117,7 @@ class Executor:
                 return 0
             fence(tx, lease)
             step = Step(DecisionStatus.IN_DOUBT, Reason.OWNER_LOST)
-            takings = [Taking(row, step, "its writer is gone") for row in rows]
+            takings = [Taking(row, step, "its writer is gone", row.attempts) for row in rows]
             self._take(tx, takings, lease, now)
             reached(RecoveryPoint.SWEEP_BEFORE_COMMIT)
         reached(RecoveryPoint.SWEEP_AFTER_COMMIT)
@@ -248,7 +248,7 @@ class Executor:
             )
             if not booked:
                 step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"
-        return Taking(placed.row, step, detail)
+        return Taking(placed.row, step, detail, placed.attempt_no)
 
     def _rate_limit(self, placed: Placed, now: datetime) -> float:
         if placed.proof is not Proof.RATE_LIMITED:

@@ -101,7 +101,7 @@ class Settler:
             ):
                 step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"
             missed = asked.proof is Proof.ABSENT
-            takings.append(Taking(row, step, detail, asked=True, missed=missed))
+            takings.append(Taking(row, step, detail, row.attempts, asked=True, missed=missed))
         moved = take(tx, takings, lease, actor=ACTOR, now=now, rng=self._rng)
         return sum(
             taking.row.decision_id in moved and taking.step.status is not DecisionStatus.IN_DOUBT

@@ -34,11 +34,15 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Taking:
-    """One step to take; `missed` counts a definite "no such order", `asked` any lookup."""
+    """One step to take, on evidence about one attempt.
+
+    `missed` counts a definite "no such order", `asked` any lookup.
+    """
 
     row: DecisionRow
     step: Step
     detail: str
+    attempt_no: int
     asked: bool = False
     missed: bool = False
 
@@ -67,6 +71,7 @@ def take(
             due_at=now + timedelta(seconds=taking.step.wait_s * rng.uniform(1.0, 1.0 + JITTER)),
             asked=int(taking.asked),
             missed=int(taking.missed),
+            attempt_no=taking.attempt_no,
         )
         for taking in takings
     ]

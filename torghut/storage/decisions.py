@@ -83,9 +83,10 @@ UPDATE trade_decisions d SET
                       THEN CAST(:now AS timestamptz) END
 FROM unnest(CAST(:ids AS bigint[]), CAST(:before AS text[]), CAST(:after AS text[]),
   CAST(:reason AS text[]), CAST(:detail AS text[]), CAST(:due_at AS timestamptz[]),
-  CAST(:asked AS int[]), CAST(:missed AS int[]))
-  AS n (decision_id, before, after, reason, detail, due_at, asked, missed)
+  CAST(:asked AS int[]), CAST(:missed AS int[]), CAST(:attempt_no AS int[]))
+  AS n (decision_id, before, after, reason, detail, due_at, asked, missed, attempt_no)
 WHERE d.decision_id = n.decision_id AND d.status = n.before AND d.fencing_token <= :token
+  AND (n.attempt_no IS NULL OR d.attempts = n.attempt_no)
 RETURNING d.decision_id
 """)
 
@@ -93,7 +94,11 @@ RETURNING d.decision_id
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
     """One compare-and-set step. `reason` is a Reason or a DenyReason; `asked`, `missed` count
-    a lookup of an in_doubt decision that stays in_doubt."""
+    a lookup of an in_doubt decision that stays in_doubt.
+
+    `attempt_no` is the attempt that the evidence is about: what came of it says nothing about a
+    later attempt, so a decision that has moved on to one is left alone.
+    """
 
     decision_id: int
     before: DecisionStatus
@@ -103,6 +108,7 @@ class Advance:
     due_at: datetime
     asked: int = 0
     missed: int = 0
+    attempt_no: int | None = None
 
 
 def insert(
@@ -200,7 +206,8 @@ def due_symbols(
 
 
 def advance(tx: Connection, steps: Sequence[Advance], *, token: int, now: datetime) -> set[int]:
-    """Take the steps whose decision still stands at `before` under a token not newer than ours.
+    """Take the steps whose decision still stands at `before`, in the attempt that was named, under
+    a token not newer than ours.
 
     Returns the ids that were moved; the others were moved by another writer, which is no error.
     """
@@ -217,6 +224,7 @@ def advance(tx: Connection, steps: Sequence[Advance], *, token: int, now: dateti
             "due_at": [s.due_at for s in steps],
             "asked": [s.asked for s in steps],
             "missed": [s.missed for s in steps],
+            "attempt_no": [s.attempt_no for s in steps],
             "terminal": [status.value for status in TERMINAL],
             "token": token,
             "now": now,
