@@ -1,4 +1,4 @@
-"""Steps of the life cycle as compare-and-set: what a late writer may not do (P5, stories 45, 48)."""
+"""Steps of the life cycle as compare-and-set: what a late writer may not do (stories 45, 48)."""
 
 from __future__ import annotations
 
@@ -94,4 +94,4 @@ def test_the_same_hash_is_answered_three_ways(tx: Connection) -> None:
     assert [a.result for a in (first, again, other)] == ["created", "replayed", "conflict"]
     assert other.differing == ("qty",)
     assert tx.execute(text("SELECT count(*) FROM trade_decisions")).scalar_one() == 1
-    assert ACCOUNT == tx.execute(text("SELECT account FROM trade_decisions")).scalar_one()
+    assert tx.execute(text("SELECT account FROM trade_decisions")).scalar_one() == ACCOUNT
