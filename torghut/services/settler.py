@@ -62,9 +62,9 @@ class Settler:
             rows = decisions.due(
                 tx, self._account, DecisionStatus.IN_DOUBT, now=now, limit=BATCH_MAX
             )
+            if not rows:
+                return {}
             refused = attempts.refused_last(tx, [row.decision_id for row in rows])
-        if not rows:
-            return {}
         reached(RecoveryPoint.SETTLE_BEFORE_CALL)
         answers = list(self._pool.map(self._ask, rows))
         reached(RecoveryPoint.SETTLE_AFTER_CALL)
