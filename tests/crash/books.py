@@ -44,17 +44,15 @@ def posted(requests: Mapping[str, Any], client_order_id: str) -> int:
 
 
 def _decisions(tx: Connection, orders: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
-    """Each decision is final: one order, or a refusal with its reason and none (stories 2, 5, 38)."""
+    """Each is final: one order, or a refusal with its reason and none (stories 2, 5, 38)."""
     found: list[str] = []
-    for row in tx.execute(
-        text("SELECT decision_hash, status, status_reason, status_detail FROM trade_decisions")
-    ):
+    for row in tx.execute(text("SELECT decision_hash, status, status_reason FROM trade_decisions")):
         name, there = f"decision {row.decision_hash[:8]}", orders.get(row.decision_hash, [])
         if row.status not in TERMINAL:
             found.append(f"{name} is not final: {row.status} ({row.status_reason})")
         elif row.status in WITHOUT_ORDER and there:
             found.append(f"{name} is {row.status}, but the broker has {len(there)} order(s)")
-        elif row.status in WITHOUT_ORDER and not (row.status_reason and row.status_detail):
+        elif row.status in WITHOUT_ORDER and not row.status_reason:
             found.append(f"{name} is {row.status} without a reason")
         elif row.status == "closed" and len(there) != 1:
             found.append(f"{name} is closed with {len(there)} orders at the broker")

@@ -10,8 +10,8 @@ from tests.crash.answers import ANSWERS, Answer
 from torghut.recovery_points import RecoveryPoint as P
 
 FULL = os.environ.get("CRASH_MATRIX") == "full"
-POINTS_EACH = 3  # sample: points that each answer is played with, at least
-ANSWERS_EACH = 4  # sample: answers that each point is played with, at least
+POINTS_EACH = 2  # sample: points that each answer is played with, at least
+ANSWERS_EACH = 3  # sample: answers that each point is played with, at least
 
 _PREFIX = {
     "sweep": P.SUBMIT_AFTER_CALL,  # a writer must have died for its row to be swept
@@ -27,8 +27,20 @@ class Case:
     answer: Answer
     kills: tuple[P, ...]
 
+    @property
+    def rules(self) -> list[dict[str, object]]:
+        """Faults beside the answer: the broker's lists stay away where a lookup must decide."""
+        if not any(kill.value.startswith("settle.") for kill in self.kills):
+            return []
+        return [away("list_orders", 8), away("activities", 8)]
+
     def __str__(self) -> str:
         return "+".join(kill.value for kill in self.kills) + "-" + self.answer.name
+
+
+def away(route: str, count: int) -> dict[str, object]:
+    """The first `count` requests of a route get a 503."""
+    return {"route": route, "kind": "refuse_5xx", "status": 503, "count": count}
 
 
 def case(point: P, answer: Answer) -> Case:

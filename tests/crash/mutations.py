@@ -14,10 +14,18 @@ from typing import Any
 
 
 def shorten_waits() -> None:
-    """Not a control: a rate limit without a reset waits one second instead of five."""
-    from torghut.services import rate_budget
+    """Not a control: the fixed waits of production, a quarter or less of them."""
+    from torghut.domain import submission
+    from torghut.services import loops, rate_budget, supervisor
+    from torghut.storage import database
 
+    submission.BACKOFF_FIRST_S = 0.25
+    submission.LOOKUP_FIRST_S = 0.1
+    loops.BACKOFF_CAP_S = 1.0
+    supervisor.EXECUTOR_POLL_S = supervisor.SETTLER_POLL_S = 0.1
+    database.IDLE_IN_TRANSACTION_TIMEOUT_MS = 1_500  # a frozen process may hold a row that long
     rate_budget.PAUSE_UNKNOWN_S = 0.5
+    rate_budget.RESERVE_SHARE = 0.01  # of a minute's requests, and so of a minute after a 429
 
 
 def lookup_removed() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,11 +49,6 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         os.kill(self.pid, number)
-
-    def stop(self, timeout_s: float = 25) -> int | None:
-        """Clean shutdown; returns the exit code."""
-        self._pipe.close()
-        return self.join(timeout_s)
 
     def kill(self) -> None:
         """SIGKILL, now."""
@@ -108,8 +103,3 @@ def _submit(_: Connection, over: Mapping[str, object]) -> None:
 
 
 _TARGETS = {"daemon": _daemon, "submit": _submit}
-
-
-def exit_codes(children: Sequence[Child]) -> list[int | None]:
-    """For a failure's message."""
-    return [child.join(0) for child in children]

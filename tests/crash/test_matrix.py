@@ -22,7 +22,7 @@ from torghut.recovery_points import RecoveryPoint
 @pytest.mark.parametrize("case", cases.played(), ids=str)
 def test_one_order_or_a_refusal(case: Case, build: Build) -> None:
     """P1, P2, P4 after SIGKILL at the case's points."""
-    world = build(case.answer)
+    world = build(case.answer, rules=case.rules)
     assert world.play(case.kills) == list(case.kills)
     assert world.faults() == []
 

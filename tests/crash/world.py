@@ -31,10 +31,11 @@ from torghut.recovery_points import RecoveryPoint
 from torghut.services import operator
 from torghut.services.intake import IntakeDesk
 from torghut.simulator import SimConfig, Simulator
+from torghut.simulator.faults import FaultRule
 from torghut.storage.database import Database
 from torghut.storage.rows import IntakeResult
 
-DEADLINE_S = 40.0
+DEADLINE_S = 30.0
 POLL_S = 0.02
 KEYS = {"APCA-API-KEY-ID": "crash-test-key", "APCA-API-SECRET-KEY": "crash-test-secret"}
 
@@ -45,6 +46,9 @@ SELECT count(*) FILTER (WHERE d.finalized_at IS NULL) AS open,
   (SELECT count(*) FROM submission_attempts WHERE operation = 'submit' AND outcome IS NOT NULL)
     AS answered,
   (SELECT count(*) FROM executions WHERE NOT terminal OR cum_qty <> ledger_qty) AS unbooked,
+  (SELECT count(*) FROM submission_attempts WHERE outcome IS NULL
+     AND fencing_token = (SELECT max(fencing_token) FROM account_leases)) AS in_flight,
+  (SELECT count(*) FROM executions WHERE origin = 'external') AS external,
   (SELECT count(*) FROM trading_states WHERE state = 'halted') AS halted
 FROM trade_decisions d""")
 
@@ -63,6 +67,7 @@ class World:
         answer: Answer,
         *,
         others: int = 2,
+        rules: Sequence[Mapping[str, Any]] = (),
         **simulator: Any,
     ) -> None:
         self.answer = answer
@@ -72,6 +77,8 @@ class World:
         self.desk = IntakeDesk(self.database, utc_now, lambda: notify(self.database))
         self.daemons: list[Child] = []
         self.kills = 0
+        self._others_sent = False
+        self._resumed = False
         self._url = database_url
         self._folder = folder
         self._stack = ExitStack()
@@ -80,6 +87,8 @@ class World:
         self.simulator = Simulator(SimConfig(port=0, control_port=0, **(settings | simulator)))
         for rule in answer.rules:
             self._add_fault({**rule, "client_order_id": self.subject.decision_hash})
+        for rule in rules:
+            self._add_fault(rule)
 
     def __enter__(self) -> World:
         self._stack.callback(self.database.close)
@@ -103,7 +112,7 @@ class World:
 
     # ------------------------------------------------------------------ the story
 
-    def play(self, kills: Sequence[RecoveryPoint | None]) -> list[RecoveryPoint]:
+    def play(self, kills: Sequence[RecoveryPoint]) -> list[RecoveryPoint]:
         """Kill at each point in turn, then let a last daemon finish; returns the points reached.
 
         The subject goes first, so that the first kill is about it; the others follow once it is
@@ -114,19 +123,29 @@ class World:
         if self.answer.door:
             self._warm_up()
             self.door.shut()
-        if plan and plan[0] is not None and plan[0].value.startswith("intake."):
+        if plan and plan[0].value.startswith("intake."):
             reached.append(self._sender_dies(plan.pop(0)))
         self.accept([self.subject])
-        for point in [*plan, None]:
-            daemon = self.start(point)
-            self.wait(lambda d=daemon: d.dead or self._all_sent_and_settled(), f"after {point}")
-            if not daemon.dead:
-                break
-            assert daemon.power_failed, f"the daemon ended by itself: {self.logs()}"
-            assert point is not None
+        for point in plan:
+            if not self.run_until_dead(point):
+                return reached
             reached.append(point)
-            self.kills += 1
+        self.run_until_settled()
         return reached
+
+    def run_until_dead(self, point: RecoveryPoint) -> bool:
+        """A daemon armed for `point`; False if everything was settled without getting there."""
+        daemon = self.start(point)
+        self.wait(lambda: daemon.dead or self._all_sent_and_settled(), f"armed for {point}")
+        assert not daemon.dead or daemon.power_failed, f"it ended by itself: {self.logs()}"
+        self.kills += daemon.dead
+        return daemon.dead
+
+    def run_until_settled(self, *, mutated: Sequence[str] = ()) -> Child:
+        """A daemon that nobody kills; returns it, still running."""
+        daemon = self.start(mutated=mutated)
+        self.wait(self._all_sent_and_settled, "the last daemon")
+        return daemon
 
     def start(
         self,
@@ -156,6 +175,10 @@ class World:
         assert child.join(20) is not None, "torghut submit hangs"
         return child
 
+    def end_faults(self) -> None:
+        """From now on the broker behaves."""
+        self._http.delete(f"{self.simulator.control_url}/faults", timeout=10).raise_for_status()
+
     def place_directly(self, item: Decision) -> None:
         """An order with the decision's id, placed past us."""
         order = {**item.order.payload(), "symbol": item.order.symbol, "side": item.order.side.value}
@@ -176,9 +199,10 @@ class World:
             self._pause.wait(POLL_S)
 
     def settled(self) -> bool:
-        """Every decision is final, and every order's fills are booked."""
+        """Every decision is final, every order's fills are booked, every call has come back."""
         state = self.state()
-        return not state["open"] and not state["unbooked"] and bool(state["known"])
+        open_ = state["open"] or state["unbooked"] or state["in_flight"]
+        return bool(state["known"]) and not open_
 
     def state(self) -> Mapping[str, int]:
         """Counts of what is open, from the database."""
@@ -190,14 +214,19 @@ class World:
 
     @property
     def others_unsent(self) -> bool:
-        return bool(self.others) and not getattr(self, "_others_sent", False)
+        return bool(self.others) and not self._others_sent
 
     def _tend(self) -> None:
         state = self.state()
         dead = any(daemon.dead for daemon in self.daemons)
         if self.answer.door and (dead or state["answered"]):
             self.door.open()
-        if self.others_unsent and (dead or state["attempts"]):
+        # while the account is halted, new decisions are denied: they come when it is resumed
+        if self.answer.halts:
+            under_way = self._resumed or not state["open"]
+        else:
+            under_way = dead or bool(state["attempts"])
+        if self.others_unsent and under_way:
             self._others_sent = True
             self.accept(self.others)
         if self.answer.halts and state["halted"]:
@@ -208,6 +237,7 @@ class World:
                 reason="keys were mended",
                 now=utc_now(),
             )
+            self._resumed = True
 
     def _warm_up(self) -> None:
         """The account's facts get known, so that a decision is sent to a broker that is away."""
@@ -220,8 +250,7 @@ class World:
         with self.database.transaction() as tx:
             return bool(tx.execute(text("SELECT count(*) FROM broker_accounts")).scalar_one())
 
-    def _sender_dies(self, point: RecoveryPoint | None) -> RecoveryPoint:
-        assert point is not None
+    def _sender_dies(self, point: RecoveryPoint) -> RecoveryPoint:
         sender = self.submit_by_cli([self.subject], point)
         assert sender.power_failed, sender.log.read_text()
         return point
@@ -238,9 +267,12 @@ class World:
 
     def faults(self, *, allowed: Sequence[str] = ()) -> list[str]:
         """What does not hold: the books, the subject's end, the number of POSTs."""
+        return self.book_faults(allowed=allowed) + self._end_faults() + self._post_faults()
+
+    def book_faults(self, *, allowed: Sequence[str] = ()) -> list[str]:
+        """What does not hold in the two books."""
         with self.database.transaction() as tx:
-            found = books.faults(tx, self.ledger(), allowed=allowed)
-        return found + self._end_faults() + self._post_faults()
+            return books.faults(tx, self.ledger(), allowed=allowed)
 
     def orders_of(self, item: Decision) -> int:
         """Orders that the broker ever accepted for the decision."""
@@ -251,6 +283,10 @@ class World:
         with self.database.transaction() as tx:
             query = text("SELECT status FROM trade_decisions WHERE decision_hash = :hash")
             return str(tx.execute(query, {"hash": item.decision_hash}).scalar_one())
+
+    def posts_of(self, item: Decision) -> int:
+        """POSTs that the broker received for the decision, whatever came of them."""
+        return books.posted(self.requests(), item.decision_hash)
 
     def discrepancies(self) -> list[str]:
         """Kinds of the discrepancies."""
@@ -287,7 +323,6 @@ class World:
     # ------------------------------------------------------------------ parts
 
     def _environment(self, point: RecoveryPoint | None) -> dict[str, str]:
-        stage = point.value.partition(".")[0] if point else ""
         environment = {
             "TORGHUT_DATABASE_URL": self._url,
             "TORGHUT_BROKER": "alpaca",
@@ -299,8 +334,7 @@ class World:
             "TORGHUT_BROKER_TIMEOUT_S": str(BROKER_TIMEOUT_S),
             "TORGHUT_ABSENCE_GRACE_S": "0.6",
             "TORGHUT_LEASE_TTL_S": "1",
-            # the reconciler must not settle by its list what this case settles by lookup
-            "TORGHUT_RECONCILE_INTERVAL_S": "3" if stage == "settle" else "0.3",
+            "TORGHUT_RECONCILE_INTERVAL_S": "0.2",
             "TORGHUT_BROKER_RATE_PER_MIN": "100000",
             "TORGHUT_DECISION_TTL_S": str(3650 * 86_400),
             "TORGHUT_LOG_LEVEL": "info",
@@ -308,8 +342,6 @@ class World:
         return environment | ({"TORGHUT_CRASH_AT": point.value} if point else {})
 
     def _add_fault(self, rule: Mapping[str, Any]) -> None:
-        from torghut.simulator.faults import FaultRule
-
         self.simulator.plan.add(FaultRule(**rule))
 
     def _control(self, path: str) -> dict[str, Any]:
@@ -331,3 +363,9 @@ def fields_of(item: Decision) -> dict[str, object]:
         "qty": str(item.order.qty),
         "intent": item.intent,
     }
+
+
+def numbered(first: int, count: int) -> list[Decision]:
+    """More decisions, for load."""
+    symbols = ("AAPL", "MSFT")
+    return [_decision(f"load {n}", symbols[n % 2]) for n in range(first, first + count)]
