@@ -248,6 +248,11 @@ CREATE INDEX executions_account_symbol ON executions (account, symbol, execution
 
 CREATE FUNCTION torghut_execution_guard() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  -- once, an order that was adopted may turn out to be a decision's own
+  IF OLD.decision_id IS NULL AND NEW.decision_id IS NOT NULL THEN
+    OLD.decision_id := NEW.decision_id;
+    OLD.origin := NEW.origin;
+  END IF;
   IF (NEW.decision_id, NEW.account, NEW.client_order_id, NEW.broker_order_id, NEW.origin,
       NEW.symbol, NEW.side, NEW.created_at)
      IS DISTINCT FROM

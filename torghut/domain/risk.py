@@ -178,6 +178,8 @@ def evaluate(
     if facts.quoted_at is not None:
         quote_age_s = Decimal(str((now - facts.quoted_at).total_seconds()))
         checks.at_most(DenyReason.QUOTE_STALE, "max_quote_age_s", quote_age_s, "s")
+    elif price is None:
+        checks.at_most(DenyReason.QUOTE_STALE, "max_quote_age_s", None, "s")
     notional = _product(size, price) if request.notional is None else request.notional
     position = position_after(request.side, size, facts, reservations)
     checks.at_most(DenyReason.ORDER_QTY, "max_order_qty", size, "shares")

@@ -85,7 +85,8 @@ def _book(
     recorded = executions.record(
         tx, decision.account, Observation(order, decision.decision_id, origin, source), now=now
     )
-    differences = order_differences(decision.order, order) if recorded.created else {}
+    first_seen = recorded.created or recorded.attached
+    differences = order_differences(decision.order, order) if first_seen else {}
     if differences:
         evidence: dict[str, object] = {
             "broker_order_id": order.broker_order_id,

@@ -34,7 +34,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What `record` did: `created` a new execution, or `changed` an old one, or neither.
+    """What `record` did: whether it `created` the execution.
 
     `duplicate_of`: the order shares one of its ids with another order, which the broker must not
     allow; it was not booked, and the caller makes it visible.
@@ -42,7 +42,7 @@ class Recorded:
 
     execution_id: int
     created: bool = False
-    changed: bool = False
+    attached: bool = False  # adopted before, and now known to be a decision's own
     duplicate_of: str | None = None
 
 
@@ -62,13 +62,16 @@ def record(tx: Connection, account: str, seen: Observation, *, now: datetime) ->
         order.client_order_id,
     ):
         return Recorded(current.execution_id, duplicate_of=current.broker_order_id)
-    appended = tx.execute(
+    attached = seen.decision_id is not None and current.decision_id is None
+    if attached:
+        _attach(tx, current.execution_id, seen)
+    tx.execute(
         text("""
         INSERT INTO execution_events (execution_id, event_key, source, status, cum_qty, avg_px,
           broker_updated_at, observed_at, raw)
         VALUES (:execution, :key, :source, :status, :cum_qty, :avg_px, :updated, :now,
           CAST(:raw AS jsonb))
-        ON CONFLICT (event_key) DO NOTHING RETURNING execution_event_id"""),
+        ON CONFLICT (event_key) DO NOTHING"""),
         {
             "execution": current.execution_id,
             "key": event_key(order),
@@ -80,14 +83,12 @@ def record(tx: Connection, account: str, seen: Observation, *, now: datetime) ->
             "now": now,
             "raw": json.dumps(dict(order.raw), default=str).replace("\\u0000", "\\ufffd"),
         },
-    ).one_or_none()
+    )
     before = execution_state(current)
     after = observe(before, order)
-    if created_id is None and (appended is None or after == before):
-        return Recorded(current.execution_id)
     if after != before:
         _store(tx, current.execution_id, after, now=now)
-    return Recorded(current.execution_id, created=created_id is not None, changed=True)
+    return Recorded(current.execution_id, created=created_id is not None, attached=attached)
 
 
 def _create(tx: Connection, account: str, seen: Observation, *, now: datetime) -> int | None:
@@ -129,6 +130,15 @@ def _create(tx: Connection, account: str, seen: Observation, *, now: datetime) -
             "now": now,
         },
     ).scalar_one_or_none()
+
+
+def _attach(tx: Connection, execution_id: int, seen: Observation) -> None:
+    """An order adopted as external whose decision came later, as after a restored backup."""
+    tx.execute(
+        text("""UPDATE executions SET decision_id = :decision, origin = :origin
+        WHERE execution_id = :id AND decision_id IS NULL"""),
+        {"decision": seen.decision_id, "origin": seen.origin, "id": execution_id},
+    )
 
 
 def _store(tx: Connection, execution_id: int, state: ExecutionState, *, now: datetime) -> None:
