@@ -135,7 +135,7 @@ class Daemon:
         self.database = database
         self.owner = owner_name()
         self.broker, self.market = open_broker(at, settings)
-        self.budget = RateBudget(settings.broker_rate_per_min)
+        self.budget = _budget(settings)
         self.policy = RiskPolicy(settings)
         self.desk = IntakeDesk(database, utc_now, self._wake_all)
         self._rng = random.Random()
@@ -348,7 +348,7 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
     positive evidence, each a compare-and-set. Raises TorghutError if no pass was possible.
     """
     broker, market = open_broker(reach(settings), settings)
-    questions = Questions(broker, RateBudget(settings.broker_rate_per_min), utc_now)
+    questions = Questions(broker, _budget(settings), utc_now)
     outside = OutsideFacts(settings.account, database, questions, market, utc_now)
     try:
         verify_account(settings, broker)
@@ -360,6 +360,11 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
         outside.close()
         broker.close()
         market.close()
+
+
+def _budget(settings: Settings) -> RateBudget:
+    chosen = "broker_rate_per_min" in settings.model_fields_set
+    return RateBudget(settings.broker_rate_per_min, ceiling=chosen)
 
 
 def owner_name() -> str:

@@ -136,3 +136,16 @@ def test_threads_take_each_token_once(clock: Clock) -> None:
     for thread in threads:
         thread.join(10)
     assert sum(taken) == 800
+
+
+def test_a_number_that_was_set_is_a_ceiling() -> None:
+    """Other programs may share the account: the broker's own limit does not lift it."""
+    chosen = RateBudget(20, ceiling=True)
+    chosen.correct(RateState(limit=1_000, remaining=999), now=NOW)
+    assert chosen.left <= 20
+
+
+def test_control_the_default_follows_the_broker() -> None:
+    default = RateBudget(20)
+    default.correct(RateState(limit=1_000, remaining=999), now=NOW)
+    assert default.left > 900

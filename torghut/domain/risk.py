@@ -5,6 +5,10 @@ of them are in it with measured value, limit, unit and where the limit came from
 facts are missing fails as `facts_unavailable` (fail closed, P7); a limit that is off is recorded
 as passed with no limit.
 
+An order that only closes, with everything in flight counted, needs no quote and is not kept back
+by a loss: reducing risk stays possible when entering is not (P11). Limits on its size, where that
+can be measured, and on the number of orders hold for it as for any other.
+
 Exposure counts filled + open + submitting + in doubt, each at the worse of our ledger and the
 broker's snapshot. `Reservations` holds what other decisions may still turn into; a decision's
 own row is never in it, because it is only counted once it is `submitting` (story 39).
@@ -139,12 +143,21 @@ class _Checks:
     ) -> None:
         self.made.append(Check(code, passed, measured, limit, "", source))
 
-    def at_most(self, code: DenyReason, name: str, measured: Decimal | None, unit: str) -> None:
+    def at_most(
+        self,
+        code: DenyReason,
+        name: str,
+        measured: Decimal | None,
+        unit: str,
+        *,
+        exempt: bool = False,
+    ) -> None:
+        """`exempt` orders only close: they pass whatever is measured, or cannot be (P11)."""
         limit = self.limits.by_name[name]
         if limit.value is None:
             self.made.append(Check(code, True, amount_text(measured), None, unit, limit.source))
             return
-        passed = measured is not None and measured <= limit.value
+        passed = exempt or (measured is not None and measured <= limit.value)
         failed_for = code if measured is not None else DenyReason.FACTS_UNAVAILABLE
         self.made.append(
             Check(
@@ -172,23 +185,30 @@ def evaluate(
     size = size_qty(request, price)
     opening = opening_qty(request.side, size, facts, reservations)
     checks = _Checks(limits)
+    closing = opening is not None and not opening
     _check_standing(checks, request, facts, reservations, size)
     age_s = Decimal(str((now - event_ts).total_seconds()))
     checks.at_most(DenyReason.DECISION_STALE, "max_decision_age_s", age_s, "s")
     if facts.quoted_at is not None:
         quote_age_s = Decimal(str((now - facts.quoted_at).total_seconds()))
-        checks.at_most(DenyReason.QUOTE_STALE, "max_quote_age_s", quote_age_s, "s")
+        checks.at_most(DenyReason.QUOTE_STALE, "max_quote_age_s", quote_age_s, "s", exempt=closing)
     elif price is None:
-        checks.at_most(DenyReason.QUOTE_STALE, "max_quote_age_s", None, "s")
+        checks.at_most(DenyReason.QUOTE_STALE, "max_quote_age_s", None, "s", exempt=closing)
     notional = _product(size, price) if request.notional is None else request.notional
     position = position_after(request.side, size, facts, reservations)
     checks.at_most(DenyReason.ORDER_QTY, "max_order_qty", size, "shares")
-    checks.at_most(DenyReason.ORDER_NOTIONAL, "max_order_notional", notional, "currency")
+    checks.at_most(
+        DenyReason.ORDER_NOTIONAL,
+        "max_order_notional",
+        notional,
+        "currency",
+        exempt=closing and notional is None,
+    )
     checks.at_most(
         DenyReason.POSITION_NOTIONAL, "max_position_notional", _product(position, price), "currency"
     )
     _check_counts(checks, reservations)
-    _check_account(checks, facts)
+    _check_account(checks, facts, closing)
     cost = _product(opening, price)
     _check_buying_power(checks, facts, reservations, cost)
     failed = sorted(
@@ -269,11 +289,11 @@ def _check_counts(checks: _Checks, reservations: Reservations) -> None:
     )
 
 
-def _check_account(checks: _Checks, facts: Facts) -> None:
+def _check_account(checks: _Checks, facts: Facts, closing: bool) -> None:
     loss = None
     if facts.account is not None and facts.account.last_equity is not None:
         loss = facts.account.last_equity - facts.account.equity
-    checks.at_most(DenyReason.DAILY_LOSS, "max_daily_loss", loss, "currency")
+    checks.at_most(DenyReason.DAILY_LOSS, "max_daily_loss", loss, "currency", exempt=closing)
 
 
 def _check_buying_power(

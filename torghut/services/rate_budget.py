@@ -1,10 +1,10 @@
 """One token bucket per broker account; a share of it is kept for what must always get through.
 
 New orders take from the bucket only down to the reserve; lookups, cancels, closing orders and
-reconciliation may empty it. The size follows `X-RateLimit-Limit`, the level never exceeds
-`X-RateLimit-Remaining`, and after a 429 nothing is taken before the reset. A reset that the broker
-named opens a new window, so the bucket is full then; after a pause of our own guess it is opened
-just far enough for the next order to find out.
+reconciliation may empty it. The size follows `X-RateLimit-Limit`, but not above a number that was
+set on purpose; the level never exceeds `X-RateLimit-Remaining`, and after a 429 nothing is taken
+before the reset. A reset that the broker named opens a new window, so the bucket is full then;
+after a pause of our own guess it is opened just far enough for the next order to find out.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from datetime import datetime
 from torghut.ports import RateState
 
 RESERVE_SHARE = 0.2
-PAUSE_UNKNOWN_S = 5.0
+PAUSE_UNKNOWN_S = 2.0
 PAUSE_CAP_S = 90.0
 
 
 class RateBudget:
-    """Thread-safe. `per_min` requests a minute on average, at most that many at once."""
+    """Thread-safe. `per_min` requests a minute on average, at most that many at once.
 
-    def __init__(self, per_min: int) -> None:
+    With `ceiling` the broker's headers can only lower that: somebody chose the number, perhaps
+    because other programs share the account.
+    """
+
+    def __init__(self, per_min: int, *, ceiling: bool = False) -> None:
         self._lock = threading.Condition()
+        self._ceiling = float(per_min) if ceiling else None
         self._per_min = float(per_min)
         self._level = float(per_min)
         self._filled_at = time.monotonic()
@@ -73,9 +78,10 @@ class RateBudget:
         with self._lock:
             self._refill()
             if state.limit is not None and state.limit > 0:
-                if state.limit > self._per_min:
-                    self._level += state.limit - self._per_min
-                self._per_min = float(state.limit)
+                limit = min(float(state.limit), self._ceiling or float(state.limit))
+                if limit > self._per_min:
+                    self._level += limit - self._per_min
+                self._per_min = limit
                 self._level = min(self._level, self._per_min)
             left_s = None if state.reset_at is None else (state.reset_at - now).total_seconds()
             if state.remaining is None or (left_s is not None and left_s <= 0):
