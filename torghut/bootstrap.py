@@ -171,7 +171,7 @@ class Daemon:
     def start(self) -> None:
         """Start all loops; raises ConfigError if the broker's account may not be traded."""
         verify_account(self.settings, self.broker)
-        placer = Placer(self.broker, self.budget, utc_now)
+        placer = Placer(self.broker, self.budget, utc_now, owns=self.supervisor.owns)
         sessions = SessionGate(self.settings.session_policy)
         executor = Executor(
             self.settings.account,
@@ -353,9 +353,15 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
     try:
         verify_account(settings, broker)
         with database.transaction() as tx:
-            lease = leases.borrow(tx, settings.account, owner_name(), ttl_s=settings.lease_ttl_s)
+            owner = owner_name()
+            lease = leases.borrow(tx, settings.account, owner, ttl_s=settings.lease_ttl_s)
         reconciler = Reconciler(settings.account, database, questions, outside, clock=utc_now)
-        return reconciler.run_once(lease, utc_now())
+        try:
+            return reconciler.run_once(lease, utc_now())
+        finally:
+            if lease.owner == owner:
+                with database.transaction() as tx:
+                    leases.release(tx, lease)
     finally:
         outside.close()
         broker.close()

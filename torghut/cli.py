@@ -223,7 +223,7 @@ def reconcile(as_json: AsJson = False) -> None:
     elif any(counts.values()):
         typer.echo(", ".join(f"{what} {count}" for what, count in counts.items() if count))
     else:
-        typer.echo("the books agree: nothing to correct")
+        typer.echo("orders and fills agree with the broker's: nothing to correct")
     raise typer.Exit(EXIT_FAILED if counts.get("failed") else 0)
 
 

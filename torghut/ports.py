@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torghut.domain.orders import Order, OrderRequest
+
+T = TypeVar("T")
 
 
 class Outcome(StrEnum):
@@ -62,14 +64,17 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAccount:
-    """The broker's account, money in its currency; `raw` as it came."""
+    """The broker's account, money in its currency; `raw` as it came.
+
+    Only the number is always there; what is missing is None, and denies where a limit needs it.
+    """
 
     account_number: str
     status: str
     currency: str
-    cash: Decimal
-    equity: Decimal
-    buying_power: Decimal
+    cash: Decimal | None
+    equity: Decimal | None
+    buying_power: Decimal | None
     blocked: bool  # any of account_blocked, trading_blocked, trade_suspended_by_user
     raw: Mapping[str, object]
 
@@ -80,7 +85,7 @@ class BrokerPosition:
 
     symbol: str
     qty: Decimal  # signed: short is negative
-    avg_px: Decimal
+    avg_px: Decimal | None
     current_price: Decimal | None
 
 
@@ -109,6 +114,27 @@ class RateState:
     reset_at: datetime | None = None
 
 
+class Page(list[T]):
+    """The readable rows of one page of a broker's list.
+
+    `full`: the page came with as many rows as were asked for, readable or not, so there may be
+    more. `last_id` is the last row's id, `unreadable` names the rows that were left out.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[T] = (),
+        *,
+        full: bool = False,
+        last_id: str | None = None,
+        unreadable: Sequence[str] = (),
+    ) -> None:
+        super().__init__(rows)
+        self.full = full
+        self.last_id = last_id
+        self.unreadable = tuple(unreadable)
+
+
 class Broker(Protocol):
     """One account at one broker; thread-safe."""
 
@@ -124,13 +150,13 @@ class Broker(Protocol):
 
     def positions(self) -> Sequence[BrokerPosition]: ...
 
-    def orders(self, *, after: datetime | None, limit: int) -> Sequence[Order]:
+    def orders(self, *, after: datetime | None, limit: int) -> Page[Order]:
         """Orders of any status, ascending by submission, `after` exclusive; `limit` ≤ 500."""
         ...
 
     def open_orders(self) -> Sequence[Order]: ...
 
-    def fills(self, *, page_token: str | None, after: datetime | None) -> Sequence[FillActivity]:
+    def fills(self, *, page_token: str | None, after: datetime | None) -> Page[FillActivity]:
         """One page (≤ 100) of FILL activities, ascending."""
         ...
 

@@ -143,9 +143,13 @@ def test_any_flag_blocks_the_account_and_a_retired_one_does_not(serve: Serve, fl
     assert [broker.account().blocked for _ in range(2)] == [True, False]
 
 
-def test_account_without_money_is_no_account(serve: Serve) -> None:
-    _, broker = serve(answer(200, {**ACCOUNT, "equity": None}))
-    with pytest.raises(BrokerUnavailable, match="equity"):
+def test_an_account_needs_its_number_and_nothing_else(serve: Serve) -> None:
+    """The SDK asks for no more; what is missing is None, and denies where a limit needs it."""
+    bodies = iter([answer(200, {"account_number": "PA1"}), answer(200, {"id": "x"})])
+    _, broker = serve(lambda exchange: next(bodies)(exchange))
+    account = broker.account()
+    assert (account.equity, account.cash, account.buying_power) == (None, None, None)
+    with pytest.raises(BrokerUnavailable, match="account_number"):
         broker.account()
 
 

@@ -118,7 +118,7 @@ class Rig:
         )
         self.budget = RateBudget(rate_per_min)
         self.desk = IntakeDesk(self.database, self.time, lambda: None)
-        self.placer = Placer(self.broker, self.budget, self.time)
+        self.placer = Placer(self.broker, self.budget, self.time, owns=lambda _token: True)
         self.questions = Questions(self.broker, self.budget, self.time)
         self.questions._retrying.sleep = lambda _: None
         self.pool = pool or Inline()

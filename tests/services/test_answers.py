@@ -66,9 +66,6 @@ CASES = [
          rule={"status": 400, "code": 40010000, "message": "bad"}),
     Case("reject", ("rejected", "refused_by_broker"), REJECTED, 0,
          rule={"status": 404, "code": 40410000, "message": "asset not found"}),
-    # "must be unique" while there is no such order: not believed in either direction (story 6)
-    Case("reject", DOUBT, posts=2,
-         rule={"status": 422, "code": 40010001, "message": "client_order_id must be unique"}),
 ]  # fmt: skip
 
 
@@ -87,6 +84,19 @@ def test_answer(rig: Rig, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rig.count("executions") == case.orders
     if case.last == REJECTED:
         assert case.rule["message"] in rig.row(hash_).status_detail
+
+
+def test_story_6_must_be_unique_is_no_absence_however_often_it_is_not_found(rig: Rig) -> None:
+    """The broker says that it has the order, and cannot show it: in doubt, and never sent again."""
+    message = "client_order_id must be unique"
+    rig.fault("reject", status=422, code=40010001, message=message)
+    hash_ = rig.send()
+    rig.execute()
+    for _ in range(8):
+        rig.time.pass_s(60)
+        rig.settle()
+    assert rig.status(hash_) == DOUBT
+    assert rig.posts(hash_) == 1
 
 
 def test_story_5_a_duplicate_answer_is_the_order_itself(rig: Rig) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.services.rig import ACCOUNT, Rig, eventually
 from torghut import proof
 from torghut.domain.orders import Order
-from torghut.ports import Broker, FillActivity
+from torghut.ports import Broker, FillActivity, Page
 
 MakeRig = Callable[..., Rig]
 TABLES = (
@@ -62,8 +62,9 @@ class Scripted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def orders(self, **where: Any) -> Sequence[Order]:
-        return [self.spoil(order) for order in self._real.orders(**where)]
+    def orders(self, **where: Any) -> Page[Order]:
+        page = self._real.orders(**where)
+        return Page([self.spoil(order) for order in page], full=page.full, last_id=page.last_id)
 
     def open_orders(self) -> Sequence[Order]:
         return [self.spoil(order) for order in self._real.open_orders()]
@@ -72,8 +73,10 @@ class Scripted:
         order = self._real.get_order(broker_order_id)
         return None if order is None else self.spoil(order)
 
-    def fills(self, **where: Any) -> Sequence[FillActivity]:
-        return [self.spoil_fill(fill) for fill in self._real.fills(**where)]
+    def fills(self, **where: Any) -> Page[FillActivity]:
+        page = self._real.fills(**where)
+        spoiled = [self.spoil_fill(fill) for fill in page]
+        return Page(spoiled, full=page.full, last_id=page.last_id)
 
 
 # ---------------------------------------------------------------------- broker → local

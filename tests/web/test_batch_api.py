@@ -79,7 +79,9 @@ def test_limits_of_the_whole_batch(served: Served) -> None:
     assert post(served, b"\n" * 100_001).status_code == 413
     assert post(served, b" " * (16 * 1024 * 1024 + 1)).status_code == 413
     assert results(post(served, b"")) == []
-    assert served.client.post("/v1/decisions:batch", content=line(1)).status_code == 415
+    page = {"Content-Type": "text/plain"}
+    answer = served.client.post("/v1/decisions:batch", content=line(1), headers=page)
+    assert answer.status_code == 415
 
 
 def test_lines_are_taken_in_chunks_and_each_is_committed_before_it_is_answered(

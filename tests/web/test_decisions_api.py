@@ -157,11 +157,29 @@ def test_malformed_json_names_line_and_column(served: Served) -> None:
     assert "line 3 column 3" in answer.json()["errors"][0]["problem"]
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_other_media_types(served: Served, media_type: str) -> None:
-    answer = post(served, json.dumps(decision_json()).encode(), **{"Content-Type": media_type})
+@pytest.mark.parametrize("media_type", ["", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("browser", [{"Origin": "http://evil.example"}, {"Sec-Fetch-Mode": "cors"}])
+def test_a_page_in_a_browser_cannot_post_unasked(
+    served: Served, media_type: str, browser: dict[str, str]
+) -> None:
+    body = json.dumps(decision_json()).encode()
+    answer = post(served, body, **{"Content-Type": media_type, **browser})
     assert answer.status_code == 415
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("media_type", ["", "application/x-www-form-urlencoded"])
+def test_a_client_that_names_no_type_is_taken_at_its_bodys_word(
+    served: Served, media_type: str
+) -> None:
+    """What curl sends by itself."""
+    body = json.dumps(decision_json()).encode()
+    assert post(served, body, **{"Content-Type": media_type}).status_code == 201
+
+
+def test_other_media_types(served: Served) -> None:
+    body = json.dumps(decision_json()).encode()
+    assert post(served, body, **{"Content-Type": "text/plain"}).status_code == 415
 
 
 def test_body_just_within_and_just_beyond_the_limit(served: Served) -> None:

@@ -86,7 +86,9 @@ def test_unusable_requests_change_nothing(served: Served, body: bytes, fields: l
 def test_a_form_of_some_web_page_changes_nothing(served: Served) -> None:
     for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         answer = served.client.post(
-            "/v1/halt", content=b'{"reason": "x"}', headers={"Content-Type": media_type}
+            "/v1/halt",
+            content=b'{"reason": "x"}',
+            headers={"Content-Type": media_type, "Origin": "http://evil.example"},
         )
         assert answer.status_code == 415
     assert state(served) == "active"

@@ -41,6 +41,7 @@ from torghut.ports import (
     FillActivity,
     Lookup,
     Outcome,
+    Page,
     RateState,
 )
 
@@ -135,17 +136,17 @@ class AlpacaBroker:
         reply = self._get("positions", "/positions", {})
         return self._read("positions", reply, lambda data: [*map(mapping.position_of, _rows(data))])
 
-    def orders(self, *, after: datetime | None, limit: int) -> Sequence[Order]:
+    def orders(self, *, after: datetime | None, limit: int) -> Page[Order]:
         """Orders of any status, ascending by submission, `after` exclusive, `limit` 1 to 500.
 
         Alpaca compares `after` with submission times that are finer than a microsecond, and can
-        precede `created_at` by milliseconds: page with an overlap. Rows left out make a page
-        shorter than it came (`malformed_total`), so a page is the last one only when empty of news.
+        precede `created_at` by milliseconds: page with an overlap.
         Raises BrokerUnavailable, BrokerRefused; ValueError for another limit.
         """
         if not 1 <= limit <= ORDERS_PAGE_MAX:
             raise ValueError(f"limit is {limit}, Alpaca takes 1 to {ORDERS_PAGE_MAX}")
-        return self._good("order", self._orders_page("all", after, limit), mapping.order_of)
+        rows = self._orders_page("all", after, limit)
+        return self._page("order", rows, mapping.order_of, limit)
 
     def open_orders(self) -> Sequence[Order]:
         """Every open order, paged until a page is not full.
@@ -160,13 +161,13 @@ class AlpacaBroker:
             known = len(found)
             found.update((_row_key(row), row) for row in page)
             if len(page) < ORDERS_PAGE_MAX:
-                return self._good("order", [*found.values()], mapping.order_of)
+                return self._page("order", [*found.values()], mapping.order_of, 0)
             newest = _newest_submission(page)
             if newest is None or len(found) == known:
                 raise BrokerUnavailable("open orders: a full page that cannot be paged past")
             after = newest - timedelta(microseconds=1)
 
-    def fills(self, *, page_token: str | None, after: datetime | None) -> Sequence[FillActivity]:
+    def fills(self, *, page_token: str | None, after: datetime | None) -> Page[FillActivity]:
         """One page (at most 100) of FILL activities, ascending; `page_token` is the last id seen.
 
         Raises BrokerUnavailable, BrokerRefused.
@@ -177,7 +178,8 @@ class AlpacaBroker:
         if after is not None:
             params["after"] = mapping.instant_param(after)
         reply = self._get("fills", "/account/activities/FILL", params)
-        return self._good("fill", self._read("fills", reply, _rows), mapping.fill_of)
+        rows = self._read("fills", reply, _rows)
+        return self._page("fill", rows, mapping.fill_of, ACTIVITIES_PAGE_MAX)
 
     def rate_state(self) -> RateState:
         """X-RateLimit-* of the newest answer of any thread."""
@@ -217,8 +219,11 @@ class AlpacaBroker:
         except MalformedBody as error:
             raise BrokerUnavailable(f"{question}: {error}") from error
 
-    def _good(self, kind: str, rows: list[object], read: Callable[[object], T]) -> list[T]:
+    def _page(
+        self, kind: str, rows: list[object], read: Callable[[object], T], asked: int
+    ) -> Page[T]:
         good: list[T] = []
+        unreadable: list[str] = []
         for row in rows:
             try:
                 good.append(read(row))
@@ -227,7 +232,14 @@ class AlpacaBroker:
                     self._malformed_total += 1
                 raw = str(row)[:LOGGED_ROW_LENGTH_MAX]
                 log.warning("broker_row_malformed", kind=kind, problem=str(error), raw=raw)
-        return good
+                unreadable.append(f"{_row_key(row)}: {error}"[:LOGGED_ROW_LENGTH_MAX])
+        last = _row_key(rows[-1]) if rows else None
+        return Page(
+            good,
+            full=len(rows) >= asked,
+            last_id=last if isinstance(last, str) else None,
+            unreadable=unreadable,
+        )
 
     def _note_rate(self, reply: Reply) -> None:
         self._rate = answers.rate_of(reply)

@@ -35,7 +35,8 @@ _ACCOUNT_REFUSAL = re.compile(
     r"|account is not authorized to trade"
     r"|account is restricted to liquidation only"
     r"|new orders are rejected by user request"
-    r"|(account|trading)( is| has been)? (blocked|suspended|disabled|closed)"
+    r"|account( is| has been)? (blocked|suspended|disabled|closed)"
+    r"|trading( is| has been)? (blocked|suspended|disabled)\b(?! for)(?!.*\basset\b)"
     r"|account is (not active|inactive)",
     re.IGNORECASE,
 )

@@ -109,11 +109,11 @@ def account_of(data: object) -> BrokerAccount:
     flags = ("account_blocked", "trading_blocked", "trade_suspended_by_user")
     return BrokerAccount(
         account_number=_text(row, "account_number"),
-        status=_text(row, "status"),
-        currency=_text(row, "currency"),
-        cash=required_amount(row, "cash"),
-        equity=required_amount(row, "equity"),
-        buying_power=required_amount(row, "buying_power"),
+        status=_optional_text(row, "status") or "",
+        currency=_optional_text(row, "currency") or "",
+        cash=amount_of(row, "cash"),
+        equity=amount_of(row, "equity"),
+        buying_power=amount_of(row, "buying_power"),
         blocked=any(row.get(flag) is True for flag in flags),
         raw=row,
     )
@@ -131,7 +131,7 @@ def position_of(data: object) -> BrokerPosition:
     return BrokerPosition(
         symbol=symbol,
         qty=qty,
-        avg_px=required_amount(row, "avg_entry_price"),
+        avg_px=amount_of(row, "avg_entry_price"),
         current_price=amount_of(row, "current_price"),
     )
 

@@ -30,9 +30,9 @@ class TradingState(StrEnum):
 class AccountFacts:
     """The broker's account at `observed_at`, currency units."""
 
-    equity: Decimal
+    equity: Decimal | None
     last_equity: Decimal | None
-    buying_power: Decimal
+    buying_power: Decimal | None
     blocked: bool
     observed_at: datetime
 
@@ -59,9 +59,9 @@ class Facts:
             "account": None
             if account is None
             else {
-                "equity": str(account.equity),
+                "equity": amount_text(account.equity),
                 "last_equity": amount_text(account.last_equity),
-                "buying_power": str(account.buying_power),
+                "buying_power": amount_text(account.buying_power),
                 "blocked": account.blocked,
                 "observed_at": account.observed_at.isoformat(),
             },

@@ -291,8 +291,9 @@ def _check_counts(checks: _Checks, reservations: Reservations) -> None:
 
 def _check_account(checks: _Checks, facts: Facts, closing: bool) -> None:
     loss = None
-    if facts.account is not None and facts.account.last_equity is not None:
-        loss = facts.account.last_equity - facts.account.equity
+    account = facts.account
+    if account is not None and account.last_equity is not None and account.equity is not None:
+        loss = account.last_equity - account.equity
     checks.at_most(DenyReason.DAILY_LOSS, "max_daily_loss", loss, "currency", exempt=closing)
 
 
@@ -308,7 +309,7 @@ def _check_buying_power(
         )
         return
     available: Decimal | None = None
-    if facts.account is not None:
+    if facts.account is not None and facts.account.buying_power is not None:
         kept = facts.account.buying_power * reserve.value / 100
         available = facts.account.buying_power - kept - reservations.notional
     # an order that opens nothing takes no buying power, whatever is left of it (P11)

@@ -11,7 +11,8 @@
 | in_doubt                       | nothing                 | in_doubt, lookups with backoff        |
 
 Absence is proven only by `MISSES_FOR_ABSENCE` definite "no such order" answers, the last of them
-`absence_grace_s` after the doubt began. A lookup that fails proves nothing (P4).
+`absence_grace_s` after the doubt began. A lookup that fails proves nothing (P4). After "exists"
+there is no proof of absence: the decision stays in doubt, where an operator sees it.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class Doubt:
     misses: int
     refused: bool  # the submission itself was refused, only its lookup failed
     expires_at: datetime
+    exists: bool = False  # the broker said that it has an order of this id
 
 
 def after_lookup(proof: Proof, doubt: Doubt, now: datetime, *, absence_grace_s: float) -> Step:
@@ -94,7 +96,9 @@ def after_lookup(proof: Proof, doubt: Doubt, now: datetime, *, absence_grace_s: 
     if proof is Proof.FOUND:
         return Step(DecisionStatus.SUBMITTED, Reason.RECOVERED)
     graced = now - doubt.since >= timedelta(seconds=absence_grace_s)
-    if proof is Proof.ABSENT and doubt.misses + 1 >= MISSES_FOR_ABSENCE and graced:
+    missed_enough = proof is Proof.ABSENT and doubt.misses + 1 >= MISSES_FOR_ABSENCE
+    # "must be unique" proves that there is an order: not finding it then proves nothing (P4)
+    if missed_enough and graced and not doubt.exists:
         if doubt.refused:
             return Step(DecisionStatus.REJECTED, Reason.REFUSED_BY_BROKER)
         if now >= doubt.expires_at:

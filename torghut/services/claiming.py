@@ -78,7 +78,7 @@ class Claimer:
                 DecisionStatus.EXPIRED,
                 Reason.OUT_OF_TIME.value,
                 now,
-                f"its time ended {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, before it was sent",
+                _out_of_time(row),
             )
             for row in over
         ]
@@ -148,7 +148,12 @@ class Claimer:
         rows = [item.row for item in approved]
         known = executions.existing(tx, [row.decision_hash for row in rows])
         claims = [
-            Claim(row, row.attempts + 1, row.attempts > 0 or row.decision_hash in known)
+            Claim(
+                row,
+                row.attempts + 1,
+                check_first=row.attempts > 0 or row.decision_hash in known,
+                fencing_token=lease.fencing_token,
+            )
             for row in rows
         ]
         steps = [
@@ -185,6 +190,13 @@ class Claimer:
 
     def _event(self, kind: EventKind, row: DecisionRow, **payload: object) -> Event:
         return Event(kind, ACTOR, self._account, row.decision_hash, payload)
+
+
+def _out_of_time(row: DecisionRow) -> str:
+    ended = f"its time ended {row.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    if not row.attempts:
+        return f"{ended}, before it was sent"
+    return f"{ended}; sent {row.attempts} times, and each time surely without an order"
 
 
 def _step(

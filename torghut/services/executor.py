@@ -54,7 +54,7 @@ from torghut.storage.rows import Lease
 
 SWEEP_MAX = 500
 EXPIRE_EVERY_S = 1.0
-QUEUE_PER_THREAD = 2  # one at the broker, one ready: a caller never waits for a commit
+STARVED_LOG_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +94,7 @@ class Executor:
         self._placed: queue.SimpleQueue[Placed] = queue.SimpleQueue()
         self._unwritten: list[Placed] = []
         self._expired_at: datetime | None = None
+        self._starved_at: datetime | None = None
 
     def run_once(self, lease: Lease, now: datetime, *, claiming: bool = True) -> dict[str, int]:
         """One pass; with `claiming` off only what is under way is finished (shutdown)."""
@@ -138,7 +139,9 @@ class Executor:
     # ------------------------------------------------------------------ 2 claim
 
     def _claim_and_place(self, lease: Lease, now: datetime) -> dict[str, int]:
-        free = self._settings.submit_threads * QUEUE_PER_THREAD - len(self._in_flight)
+        # as many as there are callers: what is claimed is posted at once, so that nothing claimed
+        # before a halt or an expiry waits in a queue until after it
+        free = self._settings.submit_threads - len(self._in_flight)
         if free <= 0:
             return {}
         with self._database.transaction() as tx:
@@ -146,6 +149,8 @@ class Executor:
         if not symbols:
             return {}
         tokens = self._budget.for_orders(free)
+        if not tokens:
+            self._say_starved(now)
         outside = Outside(
             quotes=self._outside.quotes([s for s, quote in symbols.items() if quote], now),
             account=self._outside.account(now),
@@ -159,6 +164,12 @@ class Executor:
         for claim in claims:
             self._pool.submit(self._place_one, claim)
         return counts
+
+    def _say_starved(self, now: datetime) -> None:
+        if self._starved_at and now - self._starved_at < timedelta(seconds=STARVED_LOG_S):
+            return
+        self._starved_at = now
+        log.warning("orders wait for the rate budget", left=round(self._budget.left))
 
     def _claim(
         self, lease: Lease, outside: Outside, *, limit: int

@@ -21,10 +21,10 @@ from torghut.clock import Clock
 from torghut.domain.events import Event, EventKind
 from torghut.domain.orders import Order
 from torghut.domain.values import canonical_instant, parse_instant
-from torghut.ports import Broker, FillActivity
+from torghut.ports import Broker, FillActivity, Page
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.questions import Questions
-from torghut.services.recording import guarded
+from torghut.services.recording import guarded, note_unreadable
 from torghut.storage import control, decisions, executions, fills
 from torghut.storage.database import Database
 from torghut.storage.fills import Booking
@@ -32,7 +32,6 @@ from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import ExecutionRow, Lease
 
 ACTOR = "reconciler"
-PAGE_MAX = 100
 OVERLAP_S = 60
 BUDGET_WAIT_S = 30.0
 
@@ -64,12 +63,12 @@ class FillLedger:
         token: str | None = None
         while True:
             page = self._ask(partial(_page, token, after))
-            if page:
+            if page or page.unreadable:
                 for what, count in self._book_page(lease, page).items():
                     counts[what] = counts.get(what, 0) + count
-            if len(page) < PAGE_MAX or page[-1].activity_id == token:
+            if not page.full or page.last_id is None or page.last_id == token:
                 return counts
-            token = page[-1].activity_id
+            token = page.last_id
 
     def _start(self) -> datetime | None:
         with self._database.transaction() as tx:
@@ -82,7 +81,7 @@ class FillLedger:
             start = min(start, missing)
         return start - timedelta(seconds=OVERLAP_S)
 
-    def _book_page(self, lease: Lease, page: Sequence[FillActivity]) -> dict[str, int]:
+    def _book_page(self, lease: Lease, page: Page[FillActivity]) -> dict[str, int]:
         self._see_unknown_orders(lease, page)
         now = self._clock()
         counts: dict[str, int] = {}
@@ -99,8 +98,10 @@ class FillLedger:
                     continue
                 key = self._book(tx, fill, execution, strategies, now)
                 counts[key] = counts.get(key, 0) + 1
-            newest = max(fill.transact_time for fill in page)
-            control.set_cursor(tx, self._account, "fills", canonical_instant(newest), now=now)
+            note_unreadable(tx, self._account, page, what="fill", actor=ACTOR, now=now)
+            newest = max((fill.transact_time for fill in page), default=None)
+            if newest is not None:
+                control.set_cursor(tx, self._account, "fills", canonical_instant(newest), now=now)
             reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
         reached(RecoveryPoint.RECONCILE_AFTER_COMMIT)
         return counts
@@ -157,5 +158,5 @@ class FillLedger:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
 
 
-def _page(token: str | None, after: datetime | None, broker: Broker) -> Sequence[FillActivity]:
+def _page(token: str | None, after: datetime | None, broker: Broker) -> Page[FillActivity]:
     return broker.fills(page_token=token, after=after)

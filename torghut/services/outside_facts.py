@@ -9,15 +9,16 @@ for, and not used when the broker does not answer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
-from torghut.ports import MarketData, Quote
+from torghut.ports import Broker, MarketData, Quote
 from torghut.services.questions import Questions
 from torghut.storage import facts
 from torghut.storage.database import Database
@@ -28,6 +29,7 @@ ACCOUNT_TTL_S = 5.0
 ACCOUNT_AGE_MAX_S = 60.0
 BUDGET_WAIT_S = 1.0
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -76,6 +78,15 @@ class OutsideFacts:
             self._refreshing = self._refresher.submit(self.refresh_account)
         return snapshot
 
+    def keep_fresh(self) -> bool:
+        """Refresh the snapshot if it is older than ACCOUNT_TTL_S; False if that failed."""
+        with self._database.transaction() as tx:
+            snapshot = facts.account_snapshot(tx, self._account)
+        young = self._clock() - timedelta(seconds=ACCOUNT_TTL_S)
+        if snapshot is not None and snapshot.observed_at > young:
+            return True
+        return self.refresh_account() is not None
+
     def close(self) -> None:
         """End the thread that asks beside the work."""
         self._refresher.shutdown(wait=False, cancel_futures=True)
@@ -84,8 +95,8 @@ class OutsideFacts:
         """Ask the broker for account and positions now and keep the answer; None if it fails."""
         asked_at = self._clock()
         try:
-            answer = self._questions.ask(lambda b: b.account(), budget_wait_s=BUDGET_WAIT_S)
-            positions = self._questions.ask(lambda b: b.positions(), budget_wait_s=BUDGET_WAIT_S)
+            answer = self._ask(lambda broker: broker.account())
+            positions = self._ask(lambda broker: broker.positions())
         except (BrokerUnavailable, BrokerRefused) as error:
             log.warning("account facts unavailable", account=self._account, error=str(error))
             return None
@@ -93,6 +104,9 @@ class OutsideFacts:
         with self._database.transaction() as tx:
             facts.store_account(tx, self._account, answer, held, observed_at=asked_at)
             return facts.account_snapshot(tx, self._account)
+
+    def _ask(self, question: Callable[[Broker], T]) -> T:
+        return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S, background=False)
 
     def _fresh(self, symbol: str, now: datetime) -> bool:
         # one TTL more than asked for: an outage of the data source shows as missing within seconds

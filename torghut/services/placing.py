@@ -12,6 +12,7 @@ here becomes "in doubt", never "not sent".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -38,6 +39,7 @@ class Claim:
     row: DecisionRow
     attempt_no: int
     check_first: bool
+    fencing_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,19 @@ class Placed:
 
 
 class Placer:
-    """Makes the calls; thread-safe, because broker and budget are."""
+    """Makes the calls; thread-safe, because broker and budget are.
 
-    def __init__(self, broker: Broker, budget: RateBudget, clock: Clock) -> None:
+    `owns` says whether the account is still ours under a fencing token: a process that was frozen
+    asks once more before it sends, and so does one whose decision ran out of time meanwhile.
+    """
+
+    def __init__(
+        self, broker: Broker, budget: RateBudget, clock: Clock, *, owns: Callable[[int], bool]
+    ) -> None:
         self._broker = broker
         self._budget = budget
         self._clock = clock
+        self._owns = owns
 
     def place(self, claim: Claim) -> Placed:
         """Ask, post, ask; see the module's table."""
@@ -105,6 +114,10 @@ class Placer:
                 return Placed(row, number, Proof.NOT_SENT, answer, order, check.proof, (check,))
             checks = (check,)
         reached(RecoveryPoint.SUBMIT_BEFORE_CALL)
+        if not self._owns(claim.fencing_token) or row.expires_at <= self._clock():
+            message = "not sent: its time or our lease was over when it came to sending"
+            answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
+            return Placed(row, number, Proof.NOT_SENT, answer, asked=checks)
         answer = self._broker.submit(row.order, row.decision_hash)
         reached(RecoveryPoint.SUBMIT_AFTER_CALL)
         self._budget.correct(self._broker.rate_state(), now=self._clock())

@@ -39,20 +39,23 @@ class Questions:
             reraise=True,
         )
 
-    def ask(self, question: Callable[[Broker], T], *, budget_wait_s: float) -> T:
+    def ask(
+        self, question: Callable[[Broker], T], *, budget_wait_s: float, background: bool = True
+    ) -> T:
         """The answer; each try waits up to `budget_wait_s` for the rate budget.
 
+        `background` questions, those of reconciliation, leave room for orders.
         Raises BrokerUnavailable after TRIES unusable answers, BrokerRefused at once.
         """
-        answer: T = self._retrying.copy()(self._once, question, budget_wait_s)
+        answer: T = self._retrying.copy()(self._once, question, budget_wait_s, background)
         return answer
 
     def order(self, broker_order_id: str, *, budget_wait_s: float) -> Order | None:
         """One order by the broker's id, None if there is none. Raises as `ask`."""
         return self.ask(lambda b: b.get_order(broker_order_id), budget_wait_s=budget_wait_s)
 
-    def _once(self, question: Callable[[Broker], T], budget_wait_s: float) -> T:
-        if not self._budget.wait_for_one(budget_wait_s):
+    def _once(self, question: Callable[[Broker], T], budget_wait_s: float, background: bool) -> T:
+        if not self._budget.wait_for_one(budget_wait_s, background=background):
             raise BrokerUnavailable("the rate budget left no room for the question")
         try:
             return question(self._broker)

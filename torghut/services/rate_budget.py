@@ -1,10 +1,12 @@
 """One token bucket per broker account; a share of it is kept for what must always get through.
 
-New orders take from the bucket only down to the reserve; lookups, cancels, closing orders and
-reconciliation may empty it. The size follows `X-RateLimit-Limit`, but not above a number that was
-set on purpose; the level never exceeds `X-RateLimit-Remaining`, and after a 429 nothing is taken
-before the reset. A reset that the broker named opens a new window, so the bucket is full then;
-after a pause of our own guess it is opened just far enough for the next order to find out.
+New orders take from the bucket only down to the reserve; lookups, cancels and closing orders may
+empty it. Reconciliation works in the background of all that: it gets a share of the rate, so that
+however often it runs, orders find room. The size follows `X-RateLimit-Limit`, but not above a
+number that was set on purpose; the level never exceeds `X-RateLimit-Remaining`, and after a 429
+nothing is taken before the reset. A reset that the broker named opens a new window, so the bucket
+is full then; after a pause of our own guess it is opened just far enough for the next order to
+find out.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from datetime import datetime
 from torghut.ports import RateState
 
 RESERVE_SHARE = 0.2
-PAUSE_UNKNOWN_S = 2.0
+BACKGROUND_SHARE = 0.3
+PAUSE_UNKNOWN_S = 5.0
 PAUSE_CAP_S = 90.0
 
 
@@ -32,6 +35,7 @@ class RateBudget:
         self._ceiling = float(per_min) if ceiling else None
         self._per_min = float(per_min)
         self._level = float(per_min)
+        self._background = per_min * BACKGROUND_SHARE
         self._filled_at = time.monotonic()
         self._paused_until = 0.0
         self._level_after_pause = 0.0
@@ -50,19 +54,23 @@ class RateBudget:
         with self._lock:
             self._level = min(self._per_min, self._level + tokens)
 
-    def wait_for_one(self, timeout_s: float) -> bool:
-        """Take one token for a question, waiting up to `timeout_s`; False if none came."""
+    def wait_for_one(self, timeout_s: float, *, background: bool = False) -> bool:
+        """Take one token for a question, waiting up to `timeout_s`; False if none came.
+
+        `background` questions keep to BACKGROUND_SHARE of the rate.
+        """
         deadline = time.monotonic() + timeout_s
         with self._lock:
             while True:
                 self._refill()
-                if self._level >= 1:
+                if self._level >= 1 and (not background or self._background >= 1):
                     self._level -= 1
+                    self._background -= background
                     return True
                 now = time.monotonic()
                 if now >= deadline:
                     return False
-                pause_s = max(self._paused_until - now, (1 - self._level) * 60 / self._per_min)
+                pause_s = max(self._paused_until - now, self._next_token_s(background))
                 self._lock.wait(min(max(pause_s, 0.005), deadline - now))
 
     def pause(self, until: datetime | None, *, now: datetime) -> float:
@@ -81,6 +89,7 @@ class RateBudget:
                 limit = min(float(state.limit), self._ceiling or float(state.limit))
                 if limit > self._per_min:
                     self._level += limit - self._per_min
+                    self._background += (limit - self._per_min) * BACKGROUND_SHARE
                 self._per_min = limit
                 self._level = min(self._level, self._per_min)
             left_s = None if state.reset_at is None else (state.reset_at - now).total_seconds()
@@ -97,6 +106,12 @@ class RateBudget:
             self._refill()
             return self._level
 
+    def _next_token_s(self, background: bool) -> float:
+        wait_s = (1 - self._level) * 60 / self._per_min
+        if background:
+            wait_s = max(wait_s, (1 - self._background) * 60 / (self._per_min * BACKGROUND_SHARE))
+        return wait_s
+
     def _pause(self, wait_s: float, *, named: bool) -> None:
         self._paused_until = max(self._paused_until, time.monotonic() + wait_s)
         self._level = 0.0
@@ -112,4 +127,6 @@ class RateBudget:
         self._level_after_pause = 0.0
         gained = (now - self._filled_at) * self._per_min / 60
         self._level = min(self._per_min, self._level + gained)
+        share = self._per_min * BACKGROUND_SHARE
+        self._background = min(share, self._background + gained * BACKGROUND_SHARE)
         self._filled_at = now

@@ -34,12 +34,18 @@ from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
 from torghut.domain.reconcile import Correction, CorrectionKind, Local, diff
 from torghut.domain.values import canonical_instant, parse_instant
-from torghut.ports import Broker
+from torghut.ports import Broker, Page
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.fill_ledger import FillLedger
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
-from torghut.services.recording import ORDER_AFTER_END, book_own_order, guarded, note_duplicate
+from torghut.services.recording import (
+    ORDER_AFTER_END,
+    book_own_order,
+    guarded,
+    note_duplicate,
+    note_unreadable,
+)
 from torghut.storage import control, decisions, executions
 from torghut.storage.database import Database
 from torghut.storage.decisions import Advance
@@ -118,7 +124,7 @@ class Reconciler:
     # ------------------------------------------------------------------ steps
 
     def _account_step(self, _lease: Lease) -> Counts:
-        if self._outside.refresh_account() is None:
+        if not self._outside.keep_fresh():
             raise BrokerUnavailable("account and positions were not answered")
         return {}
 
@@ -128,13 +134,23 @@ class Reconciler:
             position = control.cursor(tx, self._account, "orders")
         after = _before(position)
         counts: Counts = {}
+        seen: set[str] = set()
         while True:
             page = self._ask(partial(_page, after))
             newest = _newest(page)
+            if page.unreadable:
+                with self._database.transaction() as tx:
+                    now = self._clock()
+                    note_unreadable(tx, self._account, page, what="order", actor=ACTOR, now=now)
             for start in range(0, len(page), CHUNK_MAX):
                 chunk = page[start : start + CHUNK_MAX]
                 _add(counts, self._book_orders(lease, chunk, _newest(chunk)))
-            if newest is None or len(page) < PAGE_MAX:
+            fresh = {order.broker_order_id for order in page} - seen
+            seen |= fresh
+            if newest is None or not page.full:
+                return counts
+            if not fresh:
+                log.warning("a full page of orders brought nothing new", after=str(after))
                 return counts
             # an instant back: orders of the page's last instant may go on on the next page
             step_back = newest - timedelta(microseconds=1)
@@ -167,7 +183,7 @@ class Reconciler:
             page = self._ask(partial(_page, after))
             seen |= {order.broker_order_id: order for order in page}
             newest = _newest(page)
-            if len(page) < PAGE_MAX or newest is None or newest <= after:
+            if not page.full or newest is None or newest <= after:
                 break
             after = newest
         return seen
@@ -310,7 +326,7 @@ class Reconciler:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
 
 
-def _page(after: datetime | None, broker: Broker) -> Sequence[Order]:
+def _page(after: datetime | None, broker: Broker) -> Page[Order]:
     return broker.orders(after=after, limit=PAGE_MAX)
 
 

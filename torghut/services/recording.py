@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -18,6 +19,7 @@ from torghut.domain.executions import order_differences
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
 from torghut.domain.submission import LOOKUP_CAP_S, Step
+from torghut.ports import Page
 from torghut.storage import control, executions
 from torghut.storage.database import first_line
 from torghut.storage.executions import Observation, Recorded
@@ -27,8 +29,10 @@ ORDER_DIFFERS = "order_differs"
 ORDER_AFTER_END = "order_after_end"
 DUPLICATE_ORDER = "duplicate_order"
 POISON = "cannot_be_booked"
+UNREADABLE = "unreadable_row"
 CANNOT_BE_BOOKED = Step(DecisionStatus.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, wait_s=LOOKUP_CAP_S)
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -102,6 +106,16 @@ def _book(
             now=now,
         )
     note_duplicate(tx, decision.account, order, recorded, actor=origin, now=now)
+
+
+def note_unreadable(
+    tx: Connection, account: str, page: Page[T], *, what: str, actor: str, now: datetime
+) -> None:
+    """Rows of the broker's that could not be read are left out of the books, and said so (P12)."""
+    for row in page.unreadable:
+        subject, _, problem = row.partition(": ")
+        evidence = {"what": what, "problem": problem}
+        control.open_discrepancy(tx, account, UNREADABLE, subject, evidence, actor=actor, now=now)
 
 
 def note_duplicate(

@@ -226,8 +226,8 @@ class Scheduler:
         with self._database.transaction() as tx:
             snapshot = facts.account_snapshot(tx, self._account)
             positions = fills.strategy_positions(tx, self._account, item.name)
-        if snapshot is None:
-            raise BrokerUnavailable("the account was never answered: equity is not known")
+        if snapshot is None or snapshot.equity is None:
+            raise BrokerUnavailable("the account was not answered yet: its equity is not known")
         return StrategyFacts(
             strategy=item.name,
             scheduled_for=scheduled_for,

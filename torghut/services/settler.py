@@ -64,7 +64,7 @@ class Settler:
             )
             if not rows:
                 return {}
-            refused = attempts.refused_last(tx, [row.decision_id for row in rows])
+            proofs = attempts.last_proofs(tx, [row.decision_id for row in rows])
         reached(RecoveryPoint.SETTLE_BEFORE_CALL)
         answers = list(self._pool.map(self._ask, rows))
         reached(RecoveryPoint.SETTLE_AFTER_CALL)
@@ -72,7 +72,7 @@ class Settler:
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             fence(tx, lease)
-            settled = self._write(tx, answers, refused, lease, now)
+            settled = self._write(tx, answers, proofs, lease, now)
             reached(RecoveryPoint.SETTLE_BEFORE_COMMIT)
         reached(RecoveryPoint.SETTLE_AFTER_COMMIT)
         return {"asked": len(rows), "settled": settled}
@@ -85,7 +85,7 @@ class Settler:
         self,
         tx: Connection,
         answers: list[tuple[DecisionRow, Asked, Order | None]],
-        refused: set[int],
+        proofs: dict[int, Proof],
         lease: Lease,
         now: datetime,
     ) -> int:
@@ -94,7 +94,7 @@ class Settler:
         )
         takings: list[Taking] = []
         for row, asked, order in answers:
-            step = self._step(row, asked, row.decision_id in refused)
+            step = self._step(row, asked, proofs.get(row.decision_id))
             detail = asked.message or f"lookup: {asked.proof}"
             if order is not None and not book_own_order(
                 tx, row, order, origin="recovered", source="lookup", now=now
@@ -108,13 +108,14 @@ class Settler:
             for taking in takings
         )
 
-    def _step(self, row: DecisionRow, asked: Asked, refused: bool) -> Step:
+    def _step(self, row: DecisionRow, asked: Asked, last: Proof | None) -> Step:
         assert row.in_doubt_since is not None
         doubt = Doubt(
             since=row.in_doubt_since,
             lookups=row.lookups,
             misses=row.lookup_misses,
-            refused=refused,
+            refused=last is Proof.REFUSED,
+            exists=last is Proof.EXISTS,
             expires_at=row.expires_at,
         )
         # judged at the instant of the question: the answer cannot be newer evidence than that

@@ -110,6 +110,11 @@ class Supervisor:
         with self._lock:
             return self._lease if time.monotonic() < self._valid_until else None
 
+    def owns(self, fencing_token: int) -> bool:
+        """True while the account is ours under this very token, by our own clock."""
+        lease = self.lease
+        return lease is not None and lease.fencing_token == fencing_token
+
     @property
     def lease_known(self) -> bool:
         """True once a heartbeat has been answered: the account is ours, or it is another's."""

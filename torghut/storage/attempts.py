@@ -163,8 +163,8 @@ def add_lookups(tx: Connection, lookups: Sequence[Asked], *, token: int, now: da
     )
 
 
-def refused_last(tx: Connection, decision_ids: Sequence[int]) -> set[int]:
-    """Those of the decisions whose newest submission was refused by the broker."""
+def last_proofs(tx: Connection, decision_ids: Sequence[int]) -> dict[int, Proof]:
+    """What the newest submission of each decision came to, where that is known."""
     rows = tx.execute(
         text("""
         SELECT DISTINCT ON (decision_id) decision_id, outcome FROM submission_attempts
@@ -172,7 +172,7 @@ def refused_last(tx: Connection, decision_ids: Sequence[int]) -> set[int]:
         ORDER BY decision_id, attempt_no DESC"""),
         {"ids": list(decision_ids)},
     )
-    return {row.decision_id for row in rows if row.outcome == Proof.REFUSED}
+    return {row.decision_id: Proof(row.outcome) for row in rows if row.outcome is not None}
 
 
 def _storable(value: str | None) -> str | None:

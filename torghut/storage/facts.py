@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from sqlalchemy import Connection, text
 
@@ -60,17 +60,25 @@ def account_snapshot(tx: Connection, account: str) -> AccountSnapshot | None:
     ).one_or_none()
     if row is None:
         return None
-    last_equity = row.raw.get("last_equity")
     return AccountSnapshot(
         account_number=row.account_number,
         equity=row.equity,
-        last_equity=None if last_equity is None else Decimal(str(last_equity)),
+        last_equity=_decimal(row.raw.get("last_equity")),
         cash=row.cash,
         buying_power=row.buying_power,
         blocked=row.blocked,
         positions={symbol: Decimal(qty) for symbol, qty in row.positions.items()},
         observed_at=row.observed_at,
     )
+
+
+def _decimal(value: object) -> Decimal | None:
+    """A finite number out of a raw body; None for anything that cannot be calculated with."""
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 _LIVE = text("""
@@ -85,9 +93,11 @@ WHERE d.account = :account AND d.status IN ('submitting', 'in_doubt', 'submitted
   AND NOT coalesce(e.terminal, false)
 GROUP BY d.symbol, d.side
 UNION ALL
-SELECT symbol, side, count(*), sum(leaves_qty) FROM executions
-WHERE account = :account AND NOT terminal AND decision_id IS NULL
-GROUP BY symbol, side
+SELECT e.symbol, e.side, count(*), sum(e.leaves_qty) FROM executions e
+LEFT JOIN trade_decisions d ON d.decision_hash = e.client_order_id AND d.account = e.account
+WHERE e.account = :account AND NOT e.terminal
+  AND (d.status IS NULL OR d.status NOT IN ('submitting', 'in_doubt', 'submitted'))
+GROUP BY e.symbol, e.side
 """)
 
 # what the snapshot cannot know: orders not surely there yet, and orders made after it was taken

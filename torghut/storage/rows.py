@@ -96,10 +96,10 @@ class AccountSnapshot:
     """Newest answer of the broker about the account; `positions` maps symbol → signed qty."""
 
     account_number: str
-    equity: Decimal
+    equity: Decimal | None
     last_equity: Decimal | None
-    cash: Decimal
-    buying_power: Decimal
+    cash: Decimal | None
+    buying_power: Decimal | None
     blocked: bool
     positions: Mapping[str, Decimal]
     observed_at: datetime

@@ -16,6 +16,8 @@ from torghut.web.problems import Problem
 
 READ_TIMEOUT_S = 30.0
 JSON = ("application/json",)
+UNNAMED = ("", "application/x-www-form-urlencoded", "application/octet-stream")
+BROWSER_HEADERS = ("origin", "sec-fetch-site", "sec-fetch-mode")
 JSON_LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl", *JSON)
 
 
@@ -24,7 +26,10 @@ async def read_body(
 ) -> bytes:
     """The whole body. Raises Problem 408, 413, 415; 400 if the sender went away."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in media_types:
+    # a client that names none, or the one that curl names by itself, is taken at its body's word;
+    # not so a browser: without the header it could be any page, posting to us unasked
+    unnamed = media_type in UNNAMED and not any(h in request.headers for h in BROWSER_HEADERS)
+    if media_type not in media_types and not unnamed:
         raise Problem(
             415,
             "media-type",
