@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -94,9 +95,10 @@ def stop_instead_of_kill() -> None:
     """Not a control: at the armed point the process freezes, once (SIGSTOP), and can go on."""
     from torghut import recovery_points
 
-    def freeze(pid: int, _: int) -> None:
+    def freeze(_pid: int, _: int) -> None:
         recovery_points.arm(None)
-        os.kill(pid, signal.SIGSTOP)
+        # to this very thread: it stops before it goes on, whichever thread a signal would wake
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     recovery_points.os = SimpleNamespace(kill=freeze, getpid=os.getpid)  # type: ignore[assignment]
 

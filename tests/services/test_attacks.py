@@ -11,8 +11,6 @@ from tests.services.rig import Rig, eventually
 from torghut.domain.orders import Order
 from torghut.domain.values import canonical_instant
 from torghut.ports import FillActivity, Page
-from torghut.recovery_points import RecoveryPoint
-from torghut.services import placing
 from torghut.services.rate_budget import BACKGROUND_SHARE, RateBudget
 from torghut.storage import facts
 
@@ -107,18 +105,16 @@ def test_a_live_order_of_an_ended_decision_is_exposure(rig: Rig) -> None:
     assert seen.by_symbol["AAPL"].buy_qty > 0
 
 
-def test_a_process_that_lost_the_account_does_not_send_what_it_had_claimed(
-    rig: Rig, monkeypatch: Any
-) -> None:
+def test_a_process_that_lost_the_account_does_not_send_what_it_had_claimed(rig: Rig) -> None:
     """Frozen between the claim and the call, and awake when another has taken over (P1)."""
     hash_ = rig.send()
-    frozen = RecoveryPoint.SUBMIT_BEFORE_CALL
-
-    def wake_up_late(point: RecoveryPoint) -> None:
-        if point is frozen:
-            rig.placer._owns = lambda _token: False
-
-    monkeypatch.setattr(placing, "reached", wake_up_late)
+    rig.placer._owns = lambda _token: False
     rig.execute()
     assert rig.posts(hash_) == 0
     assert rig.status(hash_)[0] == "approved"
+
+
+def test_control_the_owner_sends(rig: Rig) -> None:
+    hash_ = rig.send()
+    rig.execute()
+    assert rig.posts(hash_) == 1

@@ -113,11 +113,12 @@ class Placer:
                 answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
                 return Placed(row, number, Proof.NOT_SENT, answer, order, check.proof, (check,))
             checks = (check,)
-        reached(RecoveryPoint.SUBMIT_BEFORE_CALL)
         if not self._owns(claim.fencing_token) or row.expires_at <= self._clock():
             message = "not sent: its time or our lease was over when it came to sending"
             answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
             return Placed(row, number, Proof.NOT_SENT, answer, asked=checks)
+        # from here on nothing of ours can stop the call: the broker's uniqueness must (P1)
+        reached(RecoveryPoint.SUBMIT_BEFORE_CALL)
         answer = self._broker.submit(row.order, row.decision_hash)
         reached(RecoveryPoint.SUBMIT_AFTER_CALL)
         self._budget.correct(self._broker.rate_state(), now=self._clock())
