@@ -35,7 +35,7 @@ from torghut.simulator.faults import FaultRule
 from torghut.storage.database import Database
 from torghut.storage.rows import IntakeResult
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 POLL_S = 0.02
 KEYS = {"APCA-API-KEY-ID": "crash-test-key", "APCA-API-SECRET-KEY": "crash-test-secret"}
 

@@ -41,7 +41,7 @@ from torghut.storage.database import Database
 from torghut.storage.rows import Lease
 
 ACCOUNT = "paper"
-DEADLINE_S = 30
+DEADLINE_S = 60
 OPEN = ("planned", "approved", "submitting", "in_doubt")
 
 
