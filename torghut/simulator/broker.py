@@ -32,7 +32,6 @@ from torghut.simulator.tickets import (
 
 GTC_LIFE = timedelta(days=90)
 REPLACEABLE = ("new", "partially_filled")
-REPLACE_FIELDS = ("qty", "time_in_force", "limit_price", "stop_price", "trail", "client_order_id")
 OPG_FORBIDDEN = ((9, 28), (19, 0))
 
 
