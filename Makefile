@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt pin clean set-up
+.PHONY: help run test lint fmt pin mutate clean set-up
 
 PYTHON ?=
 ARGS ?=
@@ -27,6 +27,7 @@ help:
 	@echo 'make lint             the checks without the tests'
 	@echo 'make fmt              format the code'
 	@echo 'make pin              resolve the dependencies again, into constraints.txt'
+	@echo 'make mutate           break the risk and submission core on purpose: do its tests see it?'
 	@echo 'make clean            remove .venv, caches and build output; no data'
 	@echo
 	@echo 'PYTHON=…              the interpreter to make .venv with (default: the first one from'
@@ -56,8 +57,14 @@ pin: set-up
 	  --generate-hashes --upgrade --no-header --no-emit-index-url --no-emit-find-links \
 	  --output-file constraints.txt
 
+# the figure is in docs/risk.md; about a quarter of an hour, so it is no part of `make test`
+mutate: set-up
+	$(PY) -m pip install --quiet 'mutmut==3.8.1'
+	$(PY) -m mutmut run
+	$(PY) -m mutmut export-cicd-stats && cat mutants/mutmut-cicd-stats.json
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv mutants build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- the environment

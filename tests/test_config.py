@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from torghut import cli, config
-from torghut.config import DATA_URL, LIVE_HOST, PAPER_HOST, RISK_NAMES_LATER, RiskPolicy
+from torghut.config import DATA_URL, LIVE_HOST, PAPER_HOST, risk_policy
 from torghut.domain.errors import EXIT_CONFIG, ConfigError
-from torghut.domain.risk import LIMIT_DEFAULTS, LIVE_LIMITS
+from torghut.domain.limits import LIMITS, LIVE_LIMITS, Scope
 
 CANARY = "canary-5f1d0c"
 KEYS = {"APCA_API_KEY_ID": "PK" + CANARY, "APCA_API_SECRET_KEY": "SK" + CANARY}
@@ -107,23 +106,24 @@ def test_a_wrong_value(refused, setting: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(name, value) for name in LIMIT_DEFAULTS for value in ("", "-1", "nan", "inf", "lots")]
-    + [("buying_power_reserve_pct", "101")],
+    [(name, value) for name in LIMITS for value in ("", "-1", "nan", "inf", "lots")]
+    + [("buying_power_reserve_pct", "101"), ("max_drawdown_pct", "101")]
+    + [("shorts_allowed", "maybe"), ("check_assets", ""), ("check_self_match", "2")]
+    + [("trip_state", "active"), ("restricted_symbols", "A B"), ("strategies", "a\x01")],
 )
 def test_a_wrong_limit(refused, name: str, value: str) -> None:
     assert f"TORGHUT_RISK__{name.upper()}" in refused({f"TORGHUT_RISK__{name.upper()}": value})
 
 
-@pytest.mark.parametrize("name", sorted(RISK_NAMES_LATER))
-def test_a_limit_that_is_not_enforced_is_refused(refused, name: str) -> None:
-    """Story 12: a limit that is set and not enforced would be worse than none; `off` is true."""
-    setting = f"TORGHUT_RISK__{name.upper()}"
-    assert "not enforced" in refused({setting: "5"})
-
-
-def test_off_for_a_limit_that_is_not_enforced_is_taken(env: Env) -> None:
-    env({f"TORGHUT_RISK__{name.upper()}": "off" for name in RISK_NAMES_LATER})
-    config.load()
+@pytest.mark.parametrize(
+    "name", [name for name, spec in LIMITS.items() if spec.default is not None]
+)
+def test_off_is_taken_for_every_limit(env: Env, name: str) -> None:
+    """Each name of the interface is enforced, so `off` means something (story 12)."""
+    env({})
+    assert risk_policy(config.load()).account_limits[name].value is not None  # control
+    env({f"TORGHUT_RISK__{name.upper()}": "off"})
+    assert risk_policy(config.load()).account_limits[name].value is None
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,8 @@ def test_live_has_no_limit_off_in_any_scope(
     file = tmp_path / "t.toml"
     file.write_text(f'[risk.{scope}]\n{name} = "off"\n')
     env({**LIVE, "TORGHUT_CONFIG": str(file)})
-    with pytest.raises(ConfigError, match="is off"):
+    refusal = "is off" if Scope(scope.partition(".")[0]) in LIMITS[name].scopes else "cannot be set"
+    with pytest.raises(ConfigError, match=refusal):
         config.load()
 
 
@@ -291,7 +292,7 @@ def test_the_file_and_the_environment_over_it(toml) -> None:
 
 def test_limits_by_strategy_and_symbol(toml) -> None:
     """Symbol over strategy over the table over the default; the source says which."""
-    policy = RiskPolicy(
+    policy = risk_policy(
         toml("""
         [risk]
         max_order_notional = 1000
@@ -305,27 +306,30 @@ def test_limits_by_strategy_and_symbol(toml) -> None:
         """)
     )
 
-    def limit(strategy: str, symbol: str, name: str) -> tuple[Decimal | None, str]:
-        found = policy.limits_for(strategy, symbol).by_name[name]
-        return found.value, found.source
+    def limit(strategy: str, symbol: str, name: str) -> tuple[object, str]:
+        found = policy.limits_for(strategy, symbol).rules[name]
+        return found.limit, found.source
 
     assert limit("x", "MSFT", "max_order_notional") == (1000, "risk")
     assert limit("trend", "MSFT", "max_order_notional") == (500, "risk.strategy.trend")
     assert limit("trend", "AAPL", "max_order_notional") == (None, "risk.symbol.AAPL")
     assert limit("x", "AAPL", "max_open_orders") == (None, "default")
     assert limit("x", "AAPL", "max_position_notional") == (1_000_000, "default")
-    assert policy.limits_for("x", "AAPL").symbols == {"AAPL", "MSFT"}
+    assert limit("trend", "AAPL", "max_open_orders") == (None, "default")  # beside its own:
+    own = policy.limits_for("trend", "AAPL").own["max_open_orders"]
+    assert (own.limit, own.source) == (3, "risk.strategy.trend")
+    assert policy.switches.symbols == {"AAPL", "MSFT"}
 
 
 def test_an_environment_limit_goes_over_the_files(toml) -> None:
     settings = toml("[risk]\nmax_order_qty = 5\n", TORGHUT_RISK__MAX_ORDER_QTY="3")
-    assert RiskPolicy(settings).limits_for("s", "AAPL").by_name["max_order_qty"].value == 3
+    assert risk_policy(settings).limits_for("s", "AAPL").rules["max_order_qty"].limit == 3
 
 
 def test_the_policy_version_follows_the_policy(toml) -> None:
-    one = RiskPolicy(toml("[risk]\nmax_order_qty = 5\n")).version
-    assert RiskPolicy(toml('[risk]\nmax_order_qty = "5.0"\n')).version == one
-    assert RiskPolicy(toml("[risk]\nmax_order_qty = 6\n")).version != one
+    one = risk_policy(toml("[risk]\nmax_order_qty = 5\n")).version
+    assert risk_policy(toml('[risk]\nmax_order_qty = "5.0"\n')).version == one
+    assert risk_policy(toml("[risk]\nmax_order_qty = 6\n")).version != one
 
 
 @pytest.mark.parametrize(
@@ -336,6 +340,10 @@ def test_the_policy_version_follows_the_policy(toml) -> None:
         ("[risk.strategy]\nmax_order_qty = 1", "[risk.strategy]"),
         ("[risk.symbol.AAPL]\nnope = 1", "[risk.symbol.AAPL]"),
         ("[risk.symbol.AAPL]\nmax_order_qty = -1", "[risk.symbol.AAPL]"),
+        ("[risk.symbol.AAPL]\nmax_daily_loss = 1", "[risk.symbol.AAPL]"),
+        ("[risk.strategy.s]\nmax_gross_exposure = 1", "[risk.strategy.s]"),
+        ("[risk.account.paper]\nshorts_allowed = true", "[risk.account.paper]"),
+        ("[risk]\naccount = 1", "[risk.account]"),
         ("[risk]\nmax_order_qty = true", "MAX_ORDER_QTY"),
         ("[risk]\nsymbols = 5", "TORGHUT_RISK__SYMBOLS"),
         ("[risk]\nsymbols = ['A B']", "TORGHUT_RISK__SYMBOLS"),

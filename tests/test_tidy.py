@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from torghut.config import RISK_NAMES_LATER, Settings
+from torghut.config import Settings
 from torghut.domain.events import EventKind
-from torghut.domain.risk import LIMIT_DEFAULTS
+from torghut.domain.limits import LIMITS
+from torghut.domain.risk_policy import SWITCHES
 from torghut.recovery_points import RecoveryPoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -412,14 +413,13 @@ def test_readme_has_every_setting_with_its_default() -> None:
     assert wrong == {}
 
 
-def test_readme_has_every_limit_with_its_default() -> None:
-    """The README's table of limits and `LIMIT_DEFAULTS` say the same, later names included."""
+def test_readme_has_every_limit_with_its_default_and_unit() -> None:
+    """The README's tables of limits and switches and the code say the same."""
     rows = table_rows("### Risk limits")
-    assert rows.keys() == LIMIT_DEFAULTS.keys()
-    for name, default in LIMIT_DEFAULTS.items():
-        assert rows[name][0] == (f"`{default}`" if default is not None else "off"), name
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in sorted(RISK_NAMES_LATER) if f"`{name}`" not in text] == []
+    assert rows.keys() == {*LIMITS, *SWITCHES}
+    for name, spec in LIMITS.items():
+        default = "off" if spec.default is None else f"`{spec.default}`"
+        assert rows[name][:2] == [default, spec.unit], name
 
 
 def test_architecture_names_real_modules_points_and_events() -> None:

@@ -2,7 +2,8 @@
 
 ```
 settings ─▶ database (embedded or URL) ─▶ schema check ─▶ broker (simulator or Alpaca) ─▶ Daemon
-Daemon: supervisor(executor, settler, reconciler) · scheduler · listener · HTTP
+Daemon: supervisor(executor, settler, reconciler, live updates, guard, risk watch, order desk,
+flattener, stuck orders) · scheduler · listener · HTTP
 ```
 
 Start order is by what must be known first: settings (78), the database (1), the schema (1), the
@@ -12,55 +13,55 @@ answer is waited for). Everything is closed in the opposite order.
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from functools import partial
 
 import psycopg
 import structlog
 
-from torghut.brokers.alpaca import AlpacaBroker
-from torghut.brokers.alpaca_data import AlpacaMarketData
+from torghut.brokers.alpaca_stream import AlpacaUpdates
 from torghut.clock import utc_now
-from torghut.config import RiskPolicy, Settings, check_live_keys
-from torghut.domain.errors import (
-    BrokerRefused,
-    BrokerUnavailable,
-    ConfigError,
-    TorghutError,
+from torghut.config import Settings, load, risk_policy
+from torghut.parts import (
+    SETTLER_THREADS,
+    open_broker,
+    own_simulator,
+    owner_name,
+    rate_budget,
 )
 from torghut.places import (
-    SIMULATOR_FILE,
     Reach,
     arm_recovery_point,
-    free_port,
     home,
+    last_port,
     notify,
     open_database,
     reach,
-    simulator_reach,
 )
-from torghut.ports import Broker, MarketData
+from torghut.services import limit_reload, operator
+from torghut.services.account_check import verify_account
 from torghut.services.claiming import Claimer
 from torghut.services.executor import Executor
 from torghut.services.intake import IntakeDesk
+from torghut.services.knight_guard import KnightGuard
+from torghut.services.limit_reload import LimitReload, PolicyInForce
+from torghut.services.live_updates import LiveUpdates
 from torghut.services.loops import Loop
+from torghut.services.order_services import OrderServices
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Placer
 from torghut.services.questions import Questions
-from torghut.services.rate_budget import RateBudget
 from torghut.services.reconciler import Reconciler
 from torghut.services.scheduler import Scheduled, Scheduler
 from torghut.services.session_gate import SessionGate
 from torghut.services.settler import Settler
 from torghut.services.supervisor import Supervisor
-from torghut.simulator import SimConfig, Simulator
+from torghut.services.trips import RiskWatch
+from torghut.simulator import SimConfig
 from torghut.storage import durability, leases, wake
 from torghut.storage.database import Database
 from torghut.strategies.loading import load_strategy
@@ -68,63 +69,13 @@ from torghut.web.app import create_app
 from torghut.web.parts import WebParts
 from torghut.web.server import HttpServer
 
-SETTLER_THREADS = 4
 SCHEDULER_POLL_S = 5.0
 STALLED_AFTER_S = 60.0
+RISK_WATCH_S = 2.0
+GUARD_POLL_S = 1.0
 SIMULATOR_STATE = "simulator-state.jsonl"
 
 log = structlog.get_logger(__name__)
-
-
-@contextmanager
-def own_simulator(directory: Path, config: SimConfig) -> Iterator[Simulator]:
-    """A simulator inside this process; its address is written where the CLI looks for it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with Simulator(config) as simulator:
-        address = directory / SIMULATOR_FILE
-        draft = address.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps({"url": simulator.url, "control_url": simulator.control_url}))
-        draft.replace(address)
-        yield simulator
-
-
-def open_broker(at: Reach, settings: Settings) -> tuple[Broker, MarketData]:
-    """The adapters for trading and for quotes and bars; both hold connections until closed."""
-    broker = AlpacaBroker(
-        key_id=at.key_id,
-        secret_key=at.secret_key,
-        base_url=at.base_url,
-        timeout_s=settings.broker_timeout_s,
-        pool_size=settings.submit_threads + SETTLER_THREADS + 4,
-    )
-    market = AlpacaMarketData(
-        key_id=at.key_id,
-        secret_key=at.secret_key,
-        data_url=at.data_url,
-        timeout_s=settings.broker_timeout_s,
-    )
-    return broker, market
-
-
-def verify_account(settings: Settings, broker: Broker) -> None:
-    """The keys work, and in live mode they reach the account that was named (P10).
-
-    Raises ConfigError; in live mode also BrokerUnavailable: unknown is not the right account.
-    """
-    try:
-        number = broker.account().account_number
-    except BrokerRefused as error:
-        raise ConfigError(
-            "APCA_API_KEY_ID",
-            f"is refused by the broker at {settings.base_url}: {error}",
-            "check key, secret and APCA_API_BASE_URL (paper keys do not open the live host)",
-        ) from error
-    except BrokerUnavailable as error:
-        if settings.trading_mode == "live":
-            raise
-        log.warning("broker does not answer; decisions wait for it", error=str(error))
-        return
-    check_live_keys(settings, number)
 
 
 class Daemon:
@@ -135,8 +86,14 @@ class Daemon:
         self.database = database
         self.owner = owner_name()
         self.broker, self.market = open_broker(at, settings)
-        self.budget = _budget(settings)
-        self.policy = RiskPolicy(settings)
+        self.budget = rate_budget(settings)
+        self.policy = PolicyInForce(risk_policy(settings))
+        self.limits = LimitReload(
+            self.owner, database, self.policy, settings, load=load, clock=utc_now
+        )
+        self._limits_loop = Loop(
+            "limits", self.limits.run_once, interval_s=limit_reload.POLL_S, clock=utc_now
+        )
         self.desk = IntakeDesk(database, utc_now, self._wake_all)
         self._rng = random.Random()
         self._executor_pool = ThreadPoolExecutor(settings.submit_threads, "submit")
@@ -160,6 +117,8 @@ class Daemon:
             self.outside,
             clock=utc_now,
         )
+        self.live = self._live_updates(at)
+        self._orders = self._order_services()
         self.scheduler = self._scheduler()
         self._scheduler_loop = Loop(
             "scheduler", self.scheduler.run_once, interval_s=SCHEDULER_POLL_S, clock=utc_now
@@ -171,7 +130,13 @@ class Daemon:
     def start(self) -> None:
         """Start all loops; raises ConfigError if the broker's account may not be traded."""
         verify_account(self.settings, self.broker)
-        placer = Placer(self.broker, self.budget, utc_now, owns=self.supervisor.owns)
+        placer = Placer(
+            self.broker,
+            self.budget,
+            utc_now,
+            state=partial(operator.state_now, self.database, self.settings.account),
+            owns=self.supervisor.owns,
+        )
         sessions = SessionGate(self.settings.session_policy)
         executor = Executor(
             self.settings.account,
@@ -196,7 +161,18 @@ class Daemon:
             clock=utc_now,
             rng=self._rng,
         )
-        self.supervisor.start(executor, settler, self.reconciler)
+        rate = self.settings.broker_rate_per_min
+        guard = KnightGuard(
+            self.settings.account, self.database, self._questions, rate_per_min=rate
+        )
+        watch = RiskWatch(self.settings.account, self.database, lambda: self.policy.current)
+        more = {
+            "guard": (guard.run_once, GUARD_POLL_S),
+            "risk-watch": (watch.run_once, RISK_WATCH_S),
+            **self._orders.passes,
+        }
+        self.supervisor.start(executor, settler, self.live, more=more)
+        self._limits_loop.start()
         self._listening.start()
         if self.settings.strategies:
             self.scheduler.start(self._scheduler_loop.wake)
@@ -206,11 +182,13 @@ class Daemon:
         """Clean shutdown: nothing new, finish what is in flight, hand the account over."""
         self._stopping.set()
         self.scheduler.stop()
+        self._limits_loop.stop(5)
         if self.settings.strategies:
             self._scheduler_loop.stop(5)
         self.supervisor.stop()
         self._executor_pool.shutdown(wait=False, cancel_futures=True)
         self._settler_pool.shutdown(wait=False, cancel_futures=True)
+        self._orders.close()
         self._executor_facts.close()
         self.outside.close()
         self.broker.close()
@@ -220,14 +198,18 @@ class Daemon:
         """Alive: every loop came round within STALLED_AFTER_S. Asks nobody outside."""
         stalled = {
             loop.name: round(loop.stalled_s, 1)
-            for loop in self.supervisor.loops
+            for loop in [*self.supervisor.loops, self._limits_loop]
             if loop.stalled_s > STALLED_AFTER_S
         }
         return {"alive": not stalled, "stalled_s": stalled}
 
     def ready(self) -> Mapping[str, object]:
         """Whether this process knows who owns the account; the database is asked elsewhere."""
-        return {"lease_known": self.supervisor.lease_known, "owner": self.owns_account}
+        return {
+            "lease_known": self.supervisor.lease_known,
+            "owner": self.owns_account,
+            "trade_updates": self.live.connection.state,
+        }
 
     @property
     def owns_account(self) -> bool:
@@ -247,6 +229,39 @@ class Daemon:
     def _outside_facts(self) -> OutsideFacts:
         return OutsideFacts(
             self.settings.account, self.database, self._questions, self.market, utc_now
+        )
+
+    def _live_updates(self, at: Reach) -> LiveUpdates:
+        stream = AlpacaUpdates(
+            key_id=at.key_id,
+            secret_key=at.secret_key,
+            base_url=at.base_url,
+            timeout_s=self.settings.broker_timeout_s,
+        )
+        return LiveUpdates(
+            self.settings.account,
+            self.database,
+            self.reconciler,
+            stream,
+            self.budget,
+            owns=lambda: self.owns_account,
+            clock=utc_now,
+            rng=self._rng,
+        )
+
+    def _order_services(self) -> OrderServices:
+        return OrderServices(
+            self.settings,
+            self.database,
+            self.broker,
+            self.budget,
+            self._questions,
+            self.supervisor,
+            self.reconciler,
+            make_facts=self._outside_facts,
+            policy=self.policy,
+            clock=utc_now,
+            rng=self._rng,
         )
 
     def _scheduler(self) -> Scheduler:
@@ -324,7 +339,7 @@ def running_daemon(
         if settings.broker == "sim":
             directory = home(settings)
             config = simulator or SimConfig(
-                port=_last_port(directory), control_port=0, state=directory / SIMULATOR_STATE
+                port=last_port(directory), control_port=0, state=directory / SIMULATOR_STATE
             )
             stack.enter_context(own_simulator(directory, config))
         daemon = Daemon(settings, database, reach(settings))
@@ -348,7 +363,7 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
     positive evidence, each a compare-and-set. Raises TorghutError if no pass was possible.
     """
     broker, market = open_broker(reach(settings), settings)
-    questions = Questions(broker, _budget(settings), utc_now)
+    questions = Questions(broker, rate_budget(settings), utc_now)
     outside = OutsideFacts(settings.account, database, questions, market, utc_now)
     try:
         verify_account(settings, broker)
@@ -366,21 +381,3 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
         outside.close()
         broker.close()
         market.close()
-
-
-def _budget(settings: Settings) -> RateBudget:
-    chosen = "broker_rate_per_min" in settings.model_fields_set
-    return RateBudget(settings.broker_rate_per_min, ceiling=chosen)
-
-
-def owner_name() -> str:
-    """A name that no other process, and no earlier one on this host, has (story 42)."""
-    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-
-
-def _last_port(directory: Path) -> int:
-    """The simulator's port of last time if it is free, so that its address lasts."""
-    try:
-        return free_port(int(simulator_reach(directory).base_url.rsplit(":", 1)[1]))
-    except (TorghutError, ValueError):
-        return 0

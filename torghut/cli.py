@@ -12,14 +12,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torghut import cli_reads
+from torghut import cli_control, cli_orders, cli_reads, cli_replay
 
 if TYPE_CHECKING:
     from torghut.config import Settings
@@ -37,8 +37,6 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the change.")]
-Account = Annotated[str | None, typer.Option(help="One account only; default: everything.")]
 
 
 def main() -> None:
@@ -73,6 +71,9 @@ def connect() -> Iterator[Database]:
 
 
 cli_reads.register(app, connect)
+cli_replay.register(app, _settings, connect)
+cli_control.register(app, connect)
+cli_orders.register(app)
 
 
 @app.command()
@@ -90,6 +91,7 @@ def run(
         bootstrap.running_daemon(settings, migrating=migrate) as daemon,
         bootstrap.serving(daemon) as url,
     ):
+        _on_hangup(daemon.limits.on_signal, stop)
         where = "simulated broker" if settings.broker == "sim" else settings.base_url
         typer.echo(
             f"torghut: account {settings.account}, {settings.trading_mode} mode, {where}; "
@@ -199,18 +201,6 @@ def hash_(
 
 
 @app.command()
-def halt(reason: Reason, account: Account = None) -> None:
-    """Stop trading: nothing is sent until `torghut resume`."""
-    _change_state("halted", reason, account)
-
-
-@app.command()
-def resume(reason: Reason, account: Account = None) -> None:
-    """Trade again after a halt."""
-    _change_state("active", reason, account)
-
-
-@app.command()
 def reconcile(as_json: AsJson = False) -> None:
     """Compare the books with the broker's now, and correct ours."""
     from torghut import bootstrap, places
@@ -251,41 +241,6 @@ def sim(context: typer.Context) -> None:
     simulator(args=context.args, prog_name="torghut sim")
 
 
-def _change_state(state: str, reason: str, account: str | None) -> None:
-    from torghut import places
-    from torghut.clock import utc_now
-    from torghut.services import operator
-
-    if not reason.strip():
-        typer.echo("torghut: --reason is empty; say why, it is kept", err=True)
-        raise typer.Exit(EXIT_USAGE)
-    settings = _settings(log_level="warning")
-    change = operator.halt if state == "halted" else operator.resume
-    with places.open_database(settings) as database:
-        done = change(
-            database,
-            operator.scope_of(account),
-            actor=_actor(),
-            reason=reason,
-            now=utc_now(),
-            own_account=settings.account,
-        )
-    typer.echo(
-        f"{done.scope}: {done.before} → {done.state}"
-        if done.changed
-        else f"{done.scope}: is {done.state} already"
-    )
-
-
-def _actor() -> str:
-    import getpass
-
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return f"cli:uid-{os.getuid()}"
-
-
 @contextmanager
 def _lines(file: str) -> Iterator[Iterator[bytes]]:
     from torghut.services.batch import lines_of
@@ -313,3 +268,16 @@ def _stop_event() -> threading.Event:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     return stop
+
+
+def _on_hangup(reload: Callable[[], None], stop: threading.Event) -> None:
+    """SIGHUP reads the limits again; from a terminal that was closed it means the end."""
+    terminal = sys.stderr.isatty()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        if terminal and not sys.stderr.isatty():
+            stop.set()
+        else:
+            reload()
+
+    signal.signal(signal.SIGHUP, on_signal)

@@ -27,7 +27,6 @@ from torghut import cli_words as words
 from torghut.cli_headline import header
 from torghut.cli_text import (
     BAD,
-    GOOD,
     Data,
     Row,
     after,
@@ -44,7 +43,8 @@ from torghut.cli_text import (
     standing,
     times,
 )
-from torghut.cli_words import in_words, reason_in_words
+from torghut.cli_verdict import verdicts
+from torghut.cli_words import in_words
 
 HASH_SHOWN = 12
 
@@ -160,7 +160,7 @@ def explain(story: Data, now: datetime | None = None) -> RenderableType:
     return Group(
         header(story, now),
         _identity(story),
-        *_verdicts(story["verdicts"], start),
+        *verdicts(story["verdicts"], start),
         _attempts(story["attempts"], start),
         _orders(story["executions"], start),
         _fills(story, start),
@@ -183,49 +183,6 @@ def _identity(story: Data) -> Group:
     if decision["correlation_id"]:
         rows.append(("correlated", printable(decision["correlation_id"])))
     return section("Identity", grid(rows))
-
-
-def _verdicts(verdicts: Sequence[Data], start: str) -> list[Group]:
-    if not verdicts:
-        return [section("Verdict", line("none yet"))]
-    sections = []
-    for number, verdict in enumerate(verdicts, 1):
-        approved = verdict["outcome"] == "approved"
-        why = "" if approved else f", {reason_in_words(verdict['deny_reason'])}"
-        title = "Verdict" if len(verdicts) == 1 else f"Verdict {number} of {len(verdicts)}"
-        ends = number in (1, len(verdicts))  # repeated ones in between: only what failed
-        checks = [check for check in verdict["checks"] if ends or not check["passed"]]
-        content: list[RenderableType] = [
-            line(
-                (verdict["outcome"], GOOD if approved else BAD),
-                f"{why} ({after(verdict['judged_at'], start)});"
-                f" price {_known(verdict, 'reference_px')},"
-                f" takes {_known(verdict, 'notional')} of buying power;"
-                f" policy {verdict['policy_version'][:HASH_SHOWN]}",
-            )
-        ]
-        if checks:
-            content.append(grid([_check(check) for check in checks]))
-        sections.append(section(title, *content))
-    return sections
-
-
-def _known(data: Data, name: str) -> str:
-    return "not known" if data[name] is None else str(data[name])
-
-
-def _check(check: Data) -> tuple[Text, Text]:
-    mark = line(("✓", GOOD)) if check["passed"] else line(("✗", BAD))
-    unit, _, name = check["unit"].removesuffix(")").partition(" (")
-    measured = _known(check, "measured")
-    if not check["unit"]:
-        limit = f", wanted: {check['limit']}"
-    elif check["limit"] is None:
-        limit = f" {unit}, no limit"
-    else:
-        limit = f", at most {check['limit']} {unit}"
-    source = ", ".join(part for part in (name, check["source"]) if part)
-    return mark, line(printable(f"{check['code']}: {measured}{limit} [{source}]"))
 
 
 def _attempts(attempts: Sequence[Data], start: str) -> Group:

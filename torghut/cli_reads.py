@@ -145,13 +145,13 @@ def _print_table(name: str, rows: list[dict[str, Any]], filters: Filters) -> Non
     listing = LISTINGS[name]
     asked = [n for n in ("status", "symbol", "strategy", "account", "since") if getattr(filters, n)]
     if not rows and asked:
-        _print(line(f"no {name} with this {', '.join(asked)}; without it there may be some"))
+        show(line(f"no {name} with this {', '.join(asked)}; without it there may be some"))
     elif not rows:
-        _print(line(listing.empty))
+        show(line(listing.empty))
     elif len(rows) == filters.limit:
-        _print(table(rows, listing.columns), line(f"{len(rows)} rows; more with --limit N"))
+        show(table(rows, listing.columns), line(f"{len(rows)} rows; more with --limit N"))
     else:
-        _print(table(rows, listing.columns))
+        show(table(rows, listing.columns))
 
 
 def _add_explain(app: typer.Typer, connect: Connect) -> None:
@@ -168,11 +168,11 @@ def _add_explain(app: typer.Typer, connect: Connect) -> None:
 
         story = _ask(connect, lambda tx: queries.story(tx, decision_hash))
         if story is None:
-            _fail(f"no decision {_shown(decision_hash)}; list them: torghut decisions")
+            fail(f"no decision {_shown(decision_hash)}; list them: torghut decisions")
         if as_json:
             _print_json([story])
         else:
-            _print(explain(story, utc_now()))
+            show(explain(story, utc_now()))
 
 
 def _add_status(app: typer.Typer, connect: Connect) -> None:
@@ -190,7 +190,7 @@ def _add_status(app: typer.Typer, connect: Connect) -> None:
         if as_json:
             _print_json([summary])
         else:
-            _print(status(summary))
+            show(status(summary))
 
 
 def _summary(tx: Connection, account: str | None) -> dict[str, Any]:
@@ -218,9 +218,9 @@ def _ask(connect: Connect, question: Callable[[Connection], T]) -> T:
         with owned as database, database.transaction() as tx:
             return question(tx)
     except TorghutError as error:
-        _fail(str(error), error.exit_code)
+        fail(str(error), error.exit_code)
     except SQLAlchemyError as error:
-        _fail(_database_said(error))
+        fail(_database_said(error))
 
 
 def _database_said(error: SQLAlchemyError) -> str:
@@ -234,7 +234,7 @@ def _database_said(error: SQLAlchemyError) -> str:
 # ---------------------------------------------------------------- output
 
 
-def _fail(message: str, code: int = 1) -> NoReturn:
+def fail(message: str, code: int = 1) -> NoReturn:
     """End the command with one line on stderr."""
     typer.echo(f"torghut: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
@@ -249,8 +249,8 @@ def _print_json(documents: Iterable[dict[str, Any]]) -> None:
     _write(lambda: sys.stdout.writelines(json.dumps(document) + "\n" for document in documents))
 
 
-def _print(*renderables: RenderableType) -> None:
-    """For a person: as wide as the terminal, colours only on one, nothing taken for markup."""
+def show(*renderables: RenderableType) -> None:
+    """Print for a person: as wide as the terminal, colours only there, nothing taken for markup."""
     from rich.console import Console
 
     class QuietConsole(Console):

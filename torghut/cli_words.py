@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torghut.domain.deny_reasons import MEANING
 from torghut.domain.events import EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
-from torghut.domain.risk import DenyReason
+from torghut.domain.order_actions import ActionReason, ActionStatus
+from torghut.domain.order_rules import OrderRule
 from torghut.domain.submission import Proof
 
 STATUS_WORDS: Mapping[str, str] = {
@@ -39,26 +41,35 @@ REASON_WORDS: Mapping[str, str] = {
     Reason.OUT_OF_TIME: "its expires_at has passed",
     Reason.ORDER_TERMINAL: "the broker will not execute more of the order",
     Reason.RISK_CHANGED: "risk had approved it, and denied it when it was about to be sent",
+    Reason.CANCELED_BY_OPERATOR: "somebody called it off before it was sent",
     Reason.FACTS_AWAITED: "it waits for quotes or the account's state",
     Reason.MARKET_CLOSED: "it is held while the market is closed",
 }
 
-DENY_WORDS: Mapping[str, str] = {
-    DenyReason.TRADING_HALTED: "trading is halted",
-    DenyReason.REDUCING_ONLY: "only orders that reduce a position are allowed now",
-    DenyReason.ACCOUNT_BLOCKED: "the broker has blocked the account",
-    DenyReason.SYMBOL_NOT_ENABLED: "the symbol is not among the enabled ones",
-    DenyReason.SESSION_CLOSED: "the market is closed",
-    DenyReason.DECISION_STALE: "the signal is too old",
-    DenyReason.FACTS_UNAVAILABLE: "a fact that the check needs is not known",
-    DenyReason.QUOTE_STALE: "the quote is too old",
-    DenyReason.ORDER_QTY: "the order has too many shares",
-    DenyReason.ORDER_NOTIONAL: "the order is worth too much",
-    DenyReason.POSITION_NOTIONAL: "the position would be worth too much",
-    DenyReason.OPEN_ORDERS: "too many orders are open",
-    DenyReason.ORDER_RATE: "too many orders in too short a time",
-    DenyReason.DAILY_LOSS: "the loss of the day is too large",
-    DenyReason.BUYING_POWER: "the buying power does not cover it",
+DENY_WORDS: Mapping[str, str] = MEANING
+
+RULE_WORDS: Mapping[str, str] = {
+    OrderRule.CRYPTO_TIME_IN_FORCE: "a coin pair is not traded with this time in force",
+    OrderRule.CRYPTO_ORDER_TYPE: "a coin pair is not traded by this order type",
+    OrderRule.CRYPTO_ORDER_CLASS: "a coin pair takes simple orders only",
+    OrderRule.PRICE_INCREMENT: "a price has too many decimals",
+    OrderRule.NOTIONAL_MINIMUM: "the amount of money is too small",
+    OrderRule.COST_MINIMUM: "the order is worth too little",
+    OrderRule.FRACTIONAL_TIME_IN_FORCE: "a fraction of a share is traded for the day only",
+    OrderRule.FRACTIONAL_ORDER_CLASS: "a fraction of a share takes simple orders only",
+    OrderRule.FRACTIONAL_SHORT: "a fraction of a share cannot be sold short",
+    OrderRule.EXTENDED_HOURS_ORDER: "extended hours take limit orders for the day or gtc only",
+    OrderRule.EXTENDED_HOURS_CLASS: "extended hours take simple orders only",
+    OrderRule.TRAIL_PERCENT_MINIMUM: "the trail is too small",
+    OrderRule.TRAIL_TIME_IN_FORCE: "a trailing stop does not go with this time in force",
+    OrderRule.TRAIL_ORDER_CLASS: "a trailing stop is a simple order",
+    OrderRule.CLASS_TIME_IN_FORCE: "orders with exits do not go with this time in force",
+    OrderRule.OCO_ORDER_TYPE: "an OCO is a limit order",
+    OrderRule.OCO_LIMIT_PRICE: "the limit price of an OCO is that of its take profit",
+    OrderRule.ENTRY_OR_EXIT: "brackets and OTO open a position, an OCO closes one",
+    OrderRule.TAKE_PROFIT_BEYOND_STOP: "take profit and stop lie the wrong way round",
+    OrderRule.EXIT_DISTANCE: "an exit lies less than a cent beyond the price of the entry",
+    OrderRule.AUCTION_WINDOW: "it is too late or too early for the auction",
 }
 
 PROOF_WORDS: Mapping[str, str] = {
@@ -69,7 +80,7 @@ PROOF_WORDS: Mapping[str, str] = {
     Proof.ACCOUNT_REFUSED: "keys or account refused",
     Proof.RATE_LIMITED: "not taken, too many requests",
     Proof.NEVER_LEFT: "did not leave this machine",
-    Proof.NOT_SENT: "not sent, because of the lookup before it",
+    Proof.NOT_SENT: "not sent, because of a check just before it",
     Proof.FOUND: "the order is there",
     Proof.ABSENT: "no such order",
     Proof.UNANSWERED: "could not be answered, which proves nothing",
@@ -90,8 +101,20 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.RETURNED: "surely not taken, may be sent again",
     EventKind.ADOPTED: "order of somebody else adopted",
     EventKind.FILL_RECORDED: "fill booked",
+    EventKind.ACTION_REQUESTED: "cancel or replace asked for",
+    EventKind.ACTION_STARTED: "cancel or replace being sent",
+    EventKind.ACTION_RETURNED: "cancel or replace to be sent again",
+    EventKind.ACTION_CONFIRMING: "cancel taken by the broker",
+    EventKind.ACTION_IN_DOUBT: "cancel or replace in doubt",
+    EventKind.ACTION_DONE: "cancel or replace done",
+    EventKind.ACTION_REFUSED: "cancel or replace refused",
+    EventKind.ACTION_MOOT: "cancel or replace came too late",
+    EventKind.FLATTEN_CHANGED: "flattening went on",
     EventKind.TRADING_STATE_CHANGED: "trading state changed",
+    EventKind.LIMITS_RELOADED: "limits read again",
+    EventKind.LIMITS_REFUSED: "limits not read again, the old ones stay",
     EventKind.DISCREPANCY_OPENED: "discrepancy opened",
+    EventKind.DISCREPANCY_RESOLVED: "discrepancy resolved",
     EventKind.LEASE_ACQUIRED: "account taken over",
 }
 
@@ -113,9 +136,44 @@ DISCREPANCY_WORDS: Mapping[str, str] = {
     "order_differs": "the broker's order is not the one we asked for",
     "order_after_end": "an order appeared after the decision had ended without one",
     "duplicate_order": "two orders carry the same client_order_id",
+    "order_excess": "an order left that no approved decision covers",
+    "order_stuck": "an order has not moved on for too long",
 }
 
-_REASONS: Mapping[str, str] = {**REASON_WORDS, **DENY_WORDS}
+ACTION_WORDS: Mapping[str, str] = {
+    ActionStatus.REQUESTED: "It is stored and waits for its turn; nothing was sent in this try.",
+    ActionStatus.SENDING: "It is on the way to the broker; the answer is not written.",
+    ActionStatus.CONFIRMING: "The broker took it; the order has not ended yet.",
+    ActionStatus.IN_DOUBT: "The broker gave no definite answer; the order is being looked at.",
+    ActionStatus.DONE: "Done.",
+    ActionStatus.REFUSED: "Refused; the order stands as it was.",
+    ActionStatus.MOOT: "There was nothing left to act on.",
+}
+
+ACTION_REASON_WORDS: Mapping[str, str] = {
+    ActionReason.WAITS_FOR_DECISION: "its decision is on the way to the broker, or in doubt",
+    ActionReason.WAITS_FOR_REPLACE: "another replacement of the order is not settled",
+    ActionReason.FACTS_AWAITED: "it waits for quotes or the account's state",
+    ActionReason.CALLED_OFF: "the decision was called off before it was sent",
+    ActionReason.ASKED_FOR: "the broker took the cancel, and the order has not ended yet",
+    ActionReason.ORDER_CANCELED: "the order is canceled",
+    ActionReason.ORDER_REPLACED: "the order is replaced",
+    ActionReason.ORDER_ENDED: "the order had ended by itself",
+    ActionReason.DECISION_ENDED: "the decision had ended without an order",
+    ActionReason.FOLLOWS_SUCCESSOR: "the order was replaced; its successor is canceled",
+    ActionReason.REPLACED_BY_OTHER: "somebody else replaced the order",
+    ActionReason.STILL_OPEN: "the order is still open; it is asked for again",
+    ActionReason.REFUSED_BY_BROKER: "the broker refused it",
+    ActionReason.ORDER_UNKNOWN: "the broker does not know the order",
+    ActionReason.DENIED_BY_RISK: "our risk check denied it",
+    ActionReason.NOT_REPLACEABLE: "this order cannot be replaced",
+    ActionReason.RATE_LIMITED: "the broker takes no more requests for now",
+    ActionReason.NEVER_LEFT: "the request did not leave this machine",
+    ActionReason.NO_DEFINITE_ANSWER: "no definite answer came back",
+    ActionReason.OWNER_LOST: "the process that was sending it stopped before it wrote the answer",
+}
+
+_REASONS: Mapping[str, str] = {**REASON_WORDS, **DENY_WORDS, **RULE_WORDS}
 
 
 def reason_in_words(reason: str | None) -> str:

@@ -27,8 +27,8 @@ from pydantic_settings import (
 )
 
 from torghut.domain.errors import ConfigError
-from torghut.domain.risk import LIMIT_DEFAULTS, LIVE_LIMITS, Limit, Limits
-from torghut.domain.values import canonical_amount, parse_amount, parse_symbol, sha256_hex
+from torghut.domain.risk_policy import RiskPolicy
+from torghut.domain.values import parse_symbol
 
 PAPER_HOST = "paper-api.alpaca.markets"
 LIVE_HOST = "api.alpaca.markets"
@@ -36,14 +36,6 @@ DATA_URL = "https://data.alpaca.markets"
 
 _KUBERNETES = ("TORGHUT_SERVICE_", "TORGHUT_PORT")
 # set in every container beside a Service that is named torghut
-
-RISK_NAMES_LATER = frozenset(
-    {
-        *("max_position_pct_equity", "max_gross_exposure", "max_net_exposure"),
-        *("duplicate_window_s", "cooldown_s", "price_collar_bps", "max_drawdown_pct"),
-    }
-)
-"""Limit names of the fixed interface that this version does not enforce, and so refuses."""
 
 
 class StrategyConfig(BaseModel):
@@ -98,6 +90,7 @@ class Settings(BaseSettings):
     session_policy: Literal["send", "hold", "deny"] = "send"
     decision_ttl_s: float = Field(default=86_400, gt=0)
     facts_wait_s: float = Field(default=30, ge=0, le=3600)
+    order_stuck_s: float = Field(default=300, ge=1, le=86_400)
     submit_threads: int = Field(default=8, ge=1, le=64)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
@@ -164,7 +157,7 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         raise _config_error(error) from None
     _check_together(settings)
-    RiskPolicy(settings)
+    risk_policy(settings)
     return settings
 
 
@@ -180,104 +173,9 @@ def check_live_keys(settings: Settings, account_number: str) -> None:
         )
 
 
-class RiskPolicy:
-    """The `[risk]` table: limits for everything, then by strategy, then by symbol.
-
-    The most specific setting of a limit wins: symbol over strategy over the whole table.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        table = {str(name).lower(): value for name, value in settings.risk.items()}
-        by_strategy = _sub_table(table, "strategy")
-        by_symbol = {k.upper(): v for k, v in _sub_table(table, "symbol").items()}
-        self._symbols = _enabled_symbols(table.pop("symbols", None))
-        self._global = _limits(table, "risk")
-        self._strategy = {k: _limits(v, f"risk.strategy.{k}") for k, v in by_strategy.items()}
-        self._symbol = {k: _limits(v, f"risk.symbol.{k}") for k, v in by_symbol.items()}
-        self.version = sha256_hex(self._as_json())[:16]
-        if settings.trading_mode == "live":
-            self._check_live()
-
-    def limits_for(self, strategy: str, symbol: str) -> Limits:
-        """The limits in force for one decision."""
-        merged = {name: Limit(value, "default") for name, value in LIMIT_DEFAULTS.items()}
-        merged |= self._global
-        merged |= self._strategy.get(strategy, {})
-        merged |= self._symbol.get(symbol, {})
-        source = "default" if self._symbols is None else "risk.symbols"
-        return Limits(merged, self._symbols, source, self.version)
-
-    def _check_live(self) -> None:
-        for name in LIVE_LIMITS:
-            scopes = [self._global, *self._strategy.values(), *self._symbol.values()]
-            off = any(name in scope and scope[name].value is None for scope in scopes)
-            if off or (name not in self._global and LIMIT_DEFAULTS[name] is None):
-                raise ConfigError(
-                    f"TORGHUT_RISK__{name.upper()}", "is off", "live mode needs it: set a value"
-                )
-
-    def _as_json(self) -> dict[str, object]:
-        def plain(limits: Mapping[str, Limit]) -> dict[str, object]:
-            return {k: None if v.value is None else str(v.value) for k, v in limits.items()}
-
-        return {
-            "defaults": {k: None if v is None else str(v) for k, v in LIMIT_DEFAULTS.items()},
-            "symbols": None if self._symbols is None else sorted(self._symbols),
-            "risk": plain(self._global),
-            "strategy": {k: plain(v) for k, v in self._strategy.items()},
-            "symbol": {k: plain(v) for k, v in self._symbol.items()},
-        }
-
-
-def _sub_table(table: dict[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
-    value = table.pop(name, {})
-    if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in value.values()):
-        raise ConfigError(
-            f"[risk.{name}]", "is not a table of tables", f"write [risk.{name}.NAME] with limits"
-        )
-    return {str(k): v for k, v in value.items()}
-
-
-def _limits(table: Mapping[str, Any], source: str) -> dict[str, Limit]:
-    limits: dict[str, Limit] = {}
-    for raw_name, raw in table.items():
-        name = str(raw_name).lower()
-        setting = f"TORGHUT_RISK__{name.upper()}" if source == "risk" else f"[{source}] {name}"
-        off = isinstance(raw, str) and raw.strip().lower() == "off"
-        if name in RISK_NAMES_LATER:
-            if off:
-                continue
-            raise ConfigError(setting, "is not enforced by this version", "remove it, or write off")
-        if name not in LIMIT_DEFAULTS:
-            known = ", ".join(LIMIT_DEFAULTS)
-            raise ConfigError(setting, "is not a known limit", f"use one of: {known}")
-        if off:
-            limits[name] = Limit(None, source)
-            continue
-        try:
-            value = parse_amount(raw)
-        except ValueError as error:
-            raise ConfigError(setting, str(error), "write a number, or off") from None
-        if value < 0 or (name.endswith("_pct") and value > 100):
-            raise ConfigError(
-                setting,
-                f"is {canonical_amount(value)}",
-                "write a number from 0 on (percent: to 100)",
-            )
-        limits[name] = Limit(value, source)
-    return limits
-
-
-def _enabled_symbols(value: object) -> frozenset[str] | None:
-    if value is None:
-        return None
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)):
-        raise ConfigError("TORGHUT_RISK__SYMBOLS", "is not a list", "write AAPL,MSFT")
-    try:
-        return frozenset(parse_symbol(n.strip() if isinstance(n, str) else n) for n in names)
-    except ValueError as error:
-        raise ConfigError("TORGHUT_RISK__SYMBOLS", f"has an item that {error}", "mend it") from None
+def risk_policy(settings: Settings) -> RiskPolicy:
+    """The policy of the `[risk]` table. Raises ConfigError."""
+    return RiskPolicy(settings.risk, account=settings.account, live=settings.trading_mode == "live")
 
 
 def _check_config_file() -> None:

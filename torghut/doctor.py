@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import text
 
-from torghut import bootstrap, config, places
+from torghut import config, parts, places
 from torghut.clock import utc_now
 from torghut.config import Settings
 from torghut.domain.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, TorghutError
-from torghut.storage import durability
+from torghut.domain.exposure import TradingState
+from torghut.services.account_check import verify_account
+from torghut.storage import control, durability, queries
 from torghut.storage.database import Database
 
 CLOCK_SKEW_MAX_S = 1.0
@@ -84,6 +86,7 @@ def _database(settings: Settings) -> list[Finding]:
             Finding("database", OK, database.url.render_as_string(hide_password=True)),
             *_durability(database),
             _skew(database),
+            *_states(database, settings),
         ]
 
 
@@ -103,6 +106,36 @@ def _durability(database: Database) -> list[Finding]:
     ]
 
 
+def _states(database: Database, settings: Settings) -> list[Finding]:
+    """What keeps orders back: the account's, the global and every strategy's state."""
+    with database.transaction() as tx:
+        found = queries.trading_states(tx)
+    names = (control.GLOBAL, control.account_scope(settings.account))
+    kept = [
+        row
+        for row in found
+        if row["state"] != TradingState.ACTIVE
+        and (row["scope"] in names or row["scope"].startswith(control.strategy_scope("")))
+    ]
+    if not kept:
+        return [Finding("trading", OK, "active")]
+    return [
+        Finding(
+            "trading",
+            WARNING,
+            f"{row['scope']} is {row['state']} since {row['changed_at']}, "
+            f"by {row['actor']}: {row['reason']}",
+            "when the reason is gone: torghut resume --reason …" + _option(row["scope"]),
+        )
+        for row in kept
+    ]
+
+
+def _option(scope: str) -> str:
+    kind, _, name = scope.partition(":")
+    return f" --{kind} {name}" if name else ""
+
+
 def _skew(database: Database) -> Finding:
     before = utc_now()
     with database.transaction() as tx:
@@ -116,9 +149,9 @@ def _skew(database: Database) -> Finding:
 
 def _broker(settings: Settings) -> list[Finding]:
     at = places.reach(settings)
-    broker, market = bootstrap.open_broker(at, settings)
+    broker, market = parts.open_broker(at, settings)
     try:
-        bootstrap.verify_account(settings, broker)
+        verify_account(settings, broker)
         account = broker.account()
     finally:
         broker.close()

@@ -166,3 +166,11 @@ def free_port(wanted: int) -> int:
         except OSError:
             return 0
     return wanted
+
+
+def last_port(directory: Path) -> int:
+    """The simulator's port of last time if it is free, so that its address lasts."""
+    try:
+        return free_port(int(simulator_reach(directory).base_url.rsplit(":", 1)[1]))
+    except (TorghutError, ValueError):
+        return 0

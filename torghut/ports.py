@@ -1,8 +1,10 @@
 """What the services need from outside, as Protocols; concrete parts are named in bootstrap only.
 
-- `Broker`: submit, look up, list. A submission answers with an `Answer`, never an exception:
-  whatever came back is one of the seven `Outcome`s (P4). Questions (everything else) raise
-  `BrokerUnavailable` (ask again later) or `BrokerRefused` (keys, account: a person acts).
+- `Broker`: submit, cancel, replace, look up, list. What changes something answers with an
+  `Answer`, never an exception: whatever came back is one of the seven `Outcome`s (P4). Questions
+  (everything else) raise `BrokerUnavailable` (ask again later) or `BrokerRefused` (keys, account:
+  a person acts).
+- `OrderUpdates`: what the broker tells by itself. Hints only; `Broker` has the truth (P8).
 - `MarketData`: reference prices and bars.
 - `Strategy`: facts in, proposed decisions out; no I/O.
 """
@@ -16,15 +18,16 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
+from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderRequest
 
 T = TypeVar("T")
 
 
 class Outcome(StrEnum):
-    """What the answer to a submission proves."""
+    """What the answer to a submission, a cancel or a replacement proves."""
 
-    ACCEPTED = "accepted"  # 200, readable, carries our client_order_id
+    ACCEPTED = "accepted"  # 200, readable, carries our client_order_id; a cancel: any 2xx
     IN_DOUBT = "in_doubt"  # read timeout, reset, 5xx, unreadable, another id
     EXISTS = "exists"  # "client_order_id must be unique": an order of this id is there
     REFUSED = "refused"  # 400/403/404/422 about this order
@@ -35,9 +38,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back from `Broker.submit`; `body` is kept as it came, cut to 4 KiB.
+    """What came back from `Broker.submit`, `cancel`, `replace`; `body` as it came, cut to 4 KiB.
 
-    `order` is set exactly when `outcome` is ACCEPTED. `retry_at` comes from X-RateLimit-Reset.
+    `order` is set exactly when `outcome` is ACCEPTED, never for a cancel. `retry_at` comes from
+    X-RateLimit-Reset.
     `message` is the broker's, or a description of the failure; it never holds a key.
     """
 
@@ -140,6 +144,16 @@ class Broker(Protocol):
 
     def submit(self, order: OrderRequest, client_order_id: str) -> Answer: ...
 
+    def cancel(self, broker_order_id: str) -> Answer:
+        """Ask for an order to be canceled; taken is not yet canceled."""
+        ...
+
+    def replace(
+        self, broker_order_id: str, changes: Mapping[str, object], client_order_id: str
+    ) -> Answer:
+        """Replace an order by a new one with our id and the changes, amounts as exact text."""
+        ...
+
     def lookup(self, client_order_id: str) -> Lookup:
         """Raises BrokerUnavailable, BrokerRefused."""
         ...
@@ -149,6 +163,8 @@ class Broker(Protocol):
     def account(self) -> BrokerAccount: ...
 
     def positions(self) -> Sequence[BrokerPosition]: ...
+
+    def asset(self, symbol: str) -> AssetFacts: ...
 
     def orders(self, *, after: datetime | None, limit: int) -> Page[Order]:
         """Orders of any status, ascending by submission, `after` exclusive; `limit` ≤ 500."""
@@ -161,6 +177,31 @@ class Broker(Protocol):
         ...
 
     def rate_state(self) -> RateState: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderUpdate:
+    """One message of the broker about one order; `order` is its snapshot as of then.
+
+    Without an order it is a message that could not be read: something happened, nobody knows what.
+    """
+
+    event: str
+    order: Order | None
+
+
+class OrderUpdates(Protocol):
+    """The broker's stream of one account's order updates; used by one thread."""
+
+    def connect(self) -> None:
+        """Raises BrokerUnavailable (try again later) or BrokerRefused (a person acts)."""
+        ...
+
+    def receive(self, timeout_s: float) -> OrderUpdate | None:
+        """The next update, None if none comes in time. Raises as `connect`: then it is over."""
+        ...
 
     def close(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Named instants between "decision accepted" and "execution stored" at which power may fail.
+"""Named instants, from "decision accepted" to "account flat", at which power may fail.
 
 Each sits on the production path, before or after a commit or a call to the broker. With
 `TORGHUT_CRASH_AT=<name>[:<n>]` the process kills itself with SIGKILL when it comes by for the
@@ -34,6 +34,18 @@ class RecoveryPoint(StrEnum):
     SETTLE_AFTER_COMMIT = "settle.after_commit"
     RECONCILE_BEFORE_COMMIT = "reconcile.before_commit"
     RECONCILE_AFTER_COMMIT = "reconcile.after_commit"
+    REQUEST_BEFORE_COMMIT = "request.before_commit"
+    REQUEST_AFTER_COMMIT = "request.after_commit"
+    ACTION_BEFORE_COMMIT = "action.before_commit"
+    ACTION_AFTER_COMMIT = "action.after_commit"
+    ACTION_BEFORE_CALL = "action.before_call"
+    ACTION_AFTER_CALL = "action.after_call"
+    ACTION_BEFORE_OUTCOME = "action.before_outcome"
+    ACTION_AFTER_OUTCOME = "action.after_outcome"
+    ACTION_BEFORE_SWEEP = "action.before_sweep"
+    ACTION_AFTER_SWEEP = "action.after_sweep"
+    FLATTEN_BEFORE_COMMIT = "flatten.before_commit"
+    FLATTEN_AFTER_COMMIT = "flatten.after_commit"
 
 
 _armed: str | None = None

@@ -22,14 +22,37 @@ DECISIONS = Counter("torghut_decisions_total", "Decisions accepted, by answer", 
 STEPS = Counter("torghut_loop_counts_total", "What the loops did", ["loop", "what"])
 LOOP_FAILURES = Counter("torghut_loop_failures_total", "Passes that failed", ["loop"])
 LOOP_SECONDS = Histogram("torghut_loop_seconds", "Duration of one pass", ["loop"])
+TRIPS = Counter("torghut_risk_trips_total", "Trading held back by risk", ["scope"])
 IN_DOUBT = Gauge("torghut_decisions_in_doubt", "Decisions in doubt", ["account"])
 IN_DOUBT_AGE = Gauge(
     "torghut_decisions_in_doubt_age_seconds", "Age of the oldest doubt", ["account"]
 )
+ORDERS_STUCK = Gauge(
+    "torghut_orders_stuck", "Orders that have not moved on for too long", ["account"]
+)
 LEASE_HELD = Gauge("torghut_lease_held", "1 while this process owns the account", ["account"])
+ORDER_EXCESS = Counter(
+    "torghut_order_excess_total", "Orders that no approved decision covers", ["account"]
+)
 RATE_LEFT = Gauge("torghut_rate_budget_left", "Broker requests left in the bucket")
 RECONCILED_AT = Gauge(
     "torghut_reconciled_timestamp_seconds", "When the last whole pass ended", ["account"]
+)
+STREAM_CONNECTED = Gauge(
+    "torghut_stream_connected", "1 while trade updates are listened to", ["account"]
+)
+STREAM_REFUSED = Gauge(
+    "torghut_stream_refused", "1 while the broker refuses the keys of the stream", ["account"]
+)
+STREAM_MESSAGE_AT = Gauge(
+    "torghut_stream_message_timestamp_seconds", "When the last trade update came", ["account"]
+)
+STREAM_CONNECTS = Counter(
+    "torghut_stream_connects_total", "Connections of the stream, by how they ended", ["end"]
+)
+STREAM_MALFORMED = Counter("torghut_stream_malformed_total", "Trade updates that were unreadable")
+STREAM_DROPPED = Counter(
+    "torghut_stream_dropped_total", "Trade updates dropped because too many waited"
 )
 
 
@@ -68,7 +91,11 @@ def configure_logging(*, level: str, form: str, secrets: Iterable[str] = ()) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("apscheduler", "alembic", "urllib3", "uvicorn.access", "exchange_calendars"):
+    # websockets would write whole frames, and the keys are in one of them
+    for noisy in (
+        *("apscheduler", "alembic", "urllib3", "uvicorn.access", "exchange_calendars"),
+        "websockets",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -4,8 +4,8 @@ Each function names one assumption, takes a `Broker` and fresh ids, and asserts 
 The exactly-once promise (P1) rests on the first five: no database can stop a stalled process's
 HTTP call, only the broker's own uniqueness of `client_order_id` can.
 
-Orders used: limit buys of one share at $1, which rest and are canceled by nobody, and (where a
-check needs fills) one-share market buys, which need an open market.
+Orders used: limit buys of one share at $1, which rest and are canceled by nobody (one of them with
+a bracket), and (where a check needs fills) one-share market buys, which need an open market.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import count
 
 from tests.brokers.samples import request
 from torghut.brokers.alpaca_mapping import instant_of
-from torghut.domain.orders import OrderRequest
+from torghut.domain.orders import Order, OrderRequest
 from torghut.ports import Broker, FillActivity, Outcome
 
 SYMBOL = "AAPL"
@@ -149,6 +149,23 @@ def orders_are_listed_ascending_and_without_gaps(broker: Broker, ids: Ids) -> No
     assert set(mine) <= {o.client_order_id for o in broker.open_orders()}
 
 
+def legs_are_orders_of_their_own(broker: Broker, ids: Ids) -> None:
+    """The legs of a bracket are named by the answer and by questions, and listed as orders."""
+    order = resting(
+        order_class="bracket", take_profit={"limit_price": "2"}, stop_loss={"stop_price": "0.5"}
+    )
+    got = broker.submit(order, ids())
+    assert got.outcome is Outcome.ACCEPTED and got.order is not None, got
+    legs = {leg.broker_order_id for leg in got.order.legs}
+    by_id = broker.get_order(got.order.broker_order_id)
+    by_client_id = broker.lookup(got.order.client_order_id).order
+    for found in (by_id, by_client_id):
+        assert found is not None and {leg.broker_order_id for leg in found.legs} == legs
+    assert len(legs) == 2
+    listed = {found.broker_order_id for found in every_order(broker)}
+    assert legs < listed
+
+
 def fills_are_paged_ascending_once_each(broker: Broker, ids: Ids) -> None:
     """Paging by the last id sees each fill once; they add up to what the orders say."""
     orders = [accept(broker, marketable(), ids()) for _ in range(FILLS_WANTED)]
@@ -187,6 +204,7 @@ CHECKS: tuple[Callable[[Broker, Ids], None], ...] = (
     ids_of_128_characters_are_taken_whole,
     amounts_come_back_exact,
     orders_are_listed_ascending_and_without_gaps,
+    legs_are_orders_of_their_own,
     fills_are_paged_ascending_once_each,
     positions_are_the_sum_of_fills,
     the_account_can_be_judged,
@@ -201,6 +219,19 @@ def all_fills(broker: Broker) -> Sequence[FillActivity]:
         assert len(page) <= 100
         fills.extend(page)
     return fills
+
+
+def every_order(broker: Broker) -> Sequence[Order]:
+    """All orders of the account, by pages that overlap."""
+    found: dict[str, Order] = {}
+    after, seen = None, -1
+    while len(found) > seen:
+        seen = len(found)
+        page = broker.orders(after=after, limit=500)
+        found |= {order.broker_order_id: order for order in page}
+        submitted = instant_of(page[-1].raw, "submitted_at") if page else None
+        after = submitted - timedelta(microseconds=1) if submitted else after
+    return [*found.values()]
 
 
 def wait_terminal(broker: Broker, broker_order_ids: Sequence[str]) -> None:

@@ -51,6 +51,44 @@ def test_one_post_on_429_and_504(serve: Serve, status: int) -> None:
     assert server.count("POST") == 1
 
 
+@pytest.mark.parametrize("status", [429, 504])
+def test_one_delete_and_one_patch_on_429_and_504(serve: Serve, status: int) -> None:
+    """The SDK re-sends these too; a cancel or a replacement is sent once per attempt."""
+    server, broker = serve(html(status))
+    wanted = Outcome.RATE_LIMITED if status == 429 else Outcome.IN_DOUBT
+    assert broker.cancel("an-id").outcome is wanted
+    assert broker.replace("an-id", {"qty": "4"}, f"{COID}-r1").outcome is wanted
+    assert (server.count("DELETE"), server.count("PATCH")) == (1, 1)
+
+
+def test_what_a_replacement_sends_and_what_proves_it(serve: Serve) -> None:
+    """Changes as exact text and our id; only an order with that id is an acceptance."""
+    server, broker = serve(answer(200, order_json(client_order_id=f"{COID}-r1", replaces="an-id")))
+    taken = broker.replace("an/id", {"qty": "0.1"}, f"{COID}-r1")
+    assert taken.outcome is Outcome.ACCEPTED
+    assert taken.order is not None
+    assert taken.order.replaces == "an-id"
+    assert server.requests[0].path.endswith("/orders/an%2Fid")
+    assert server.requests[0].json == {"qty": "0.1", "client_order_id": f"{COID}-r1"}
+    assert broker.replace("an-id", {"qty": "1"}, "other").outcome is Outcome.IN_DOUBT
+
+
+@pytest.mark.parametrize(
+    ("act", "outcome"),
+    [
+        (answer(204, ""), Outcome.ACCEPTED),
+        (answer(422, {"code": 42210000, "message": "order is already filled"}), Outcome.REFUSED),
+        (answer(404, {"code": 40410000, "message": "order not found"}), Outcome.REFUSED),
+        (answer(401, {"message": "unauthorized."}), Outcome.ACCOUNT_REFUSED),
+        (html(504), Outcome.IN_DOUBT),
+        (wire.reset_after_reading, Outcome.IN_DOUBT),
+    ],
+)
+def test_what_the_answer_to_a_cancel_proves(serve: Serve, act: Act, outcome: Outcome) -> None:
+    _, broker = serve(act)
+    assert broker.cancel("an-id").outcome is outcome
+
+
 def test_the_shared_retry_codes_stay_as_they_are(serve: Serve) -> None:
     serve(html(504))
     assert TradingClient(KEY, SECRET)._retry_codes == [429, 504]

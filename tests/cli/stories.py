@@ -79,7 +79,7 @@ def decision(status: str, **changes: object) -> dict[str, Any]:
 
 def check(code: str, measured: str | None, limit: str | None, **changes: object) -> dict[str, Any]:
     """One check of a verdict, passed unless told otherwise."""
-    row: dict[str, Any] = {"code": code, "passed": True, "measured": measured, "limit": limit}
+    row = {"code": code, "name": code, "passed": True, "measured": measured, "limit": limit}
     return {**row, "unit": "", "source": "rule", **changes}
 
 
@@ -98,16 +98,18 @@ def verdict(deny_reason: str | None = None, **changes: object) -> dict[str, Any]
                 "trading_halted",
                 "halted" if halted else "active",
                 "not halted",
+                name="state",
                 passed=not halted,
                 source="account:paper by ops: lunch" if halted else "default",
             ),
-            check("order_qty", "10", None, unit="shares", source="default"),
+            check("order_qty", "10", None, name="max_order_qty", unit="shares", source="default"),
             check(
                 "order_notional",
                 "1895",
                 "1000" if over else "100000",
                 passed=not over,
-                unit="currency (max_order_notional)",
+                name="max_order_notional",
+                unit="currency",
                 source="risk.strategy.ma-crossover",
             ),
             check(

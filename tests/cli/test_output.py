@@ -45,7 +45,10 @@ FACTS: dict[str, tuple[str, ...]] = {
     ),
     "rejected": ('refused (HTTP 403, code 40310000), "insufficient buying power"', "no such order"),
     "expired": ("an order has turned up", "order_after_end", "+1 d 1 h, open", BROKER_ORDER_ID),
-    "canceled": ("trading is halted (risk had approved it, and denied it", "Verdict 2 of 2"),
+    "canceled": (
+        "the account or the strategy (risk had approved it, and denied it",
+        "Verdict 2 of 2",
+    ),
 }
 
 
@@ -92,22 +95,34 @@ def test_a_story_has_its_parts_in_order(name: str) -> None:
 def test_every_check_has_one_entry_with_value_limit_and_source() -> None:
     text = rendered(explain(STORIES["approved"]), 160)
     for check in (
-        "✓  trading_halted: active, wanted: not halted [default]",
-        "✓  order_qty: 10 shares, no limit [default]",
+        "✓  trading_halted: active, wanted: not halted [state, default]",
+        "no limit set: max_order_qty",
         "✓  order_notional: 1895, at most 100000 currency [max_order_notional, risk.strategy",
-        "✓  buying_power: 1895, at most 98105.123456789 currency [buying power less reserve",
+        "✓  buying_power: 1895, at most 98105.123456789 currency [buying_power, default]",
     ):
         assert check in text
 
 
-def test_a_check_without_its_fact_says_so() -> None:
-    check = stories.check(
-        "facts_unavailable", None, "5", passed=False, unit="s (max_quote_age_s)", source="default"
-    )
+@pytest.mark.parametrize(
+    "named",
+    [{"name": "max_quote_age_s", "unit": "s"}, {"name": None, "unit": "s (max_quote_age_s)"}],
+    ids=["now", "as version 0.1 stored it"],
+)  # fmt: skip
+def test_a_check_without_its_fact_says_so(named: dict[str, object]) -> None:
+    check = stories.check("facts_unavailable", None, "5", passed=False, source="default", **named)
     verdict = stories.verdict("facts_unavailable", checks=[check], reference_px=None, notional=None)
     text = rendered(explain(stories.story("denied", verdicts=[verdict])))
     assert "✗  facts_unavailable: not known, at most 5 s [max_quote_age_s, default]" in text
     assert "a fact that the check needs is not known" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"), [("min_order_notional", "at least"), ("max_order_notional", "at most")]
+)
+def test_which_way_a_limit_holds_is_said(name: str, bound: str) -> None:
+    check = stories.check("order_too_small", "5", "7", name=name, passed=False, unit="currency")
+    text = rendered(explain(stories.story("denied", verdicts=[stories.verdict(checks=[check])])))
+    assert f"5, {bound} 7 currency [{name}, rule]" in text
     assert "None" not in text
 
 

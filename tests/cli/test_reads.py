@@ -20,19 +20,33 @@ from tests import factories
 from torghut import cli_reads
 from torghut.clock import utc_now
 from torghut.domain.decisions import Decision
+from torghut.domain.deny_reasons import DenyReason
 from torghut.domain.errors import ConfigError
 from torghut.domain.events import Event, EventKind
+from torghut.domain.exposure import Facts, Reservations, TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.domain.limits import Rule
 from torghut.domain.orders import Order
-from torghut.domain.risk import Check, DenyReason, Facts, Reservations, TradingState, Verdict
+from torghut.domain.risk_case import Check, Verdict
 from torghut.domain.submission import Proof
 from torghut.ports import Answer, FillActivity, Outcome
-from torghut.storage import attempts, control, decisions, executions, fills, leases, queries
+from torghut.storage import (
+    attempts,
+    control,
+    decisions,
+    executions,
+    fills,
+    intake,
+    leases,
+    queries,
+    verdicts,
+)
 from torghut.storage.attempts import Intent
 from torghut.storage.database import Database
 from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation
 from torghut.storage.fills import Booking
+from torghut.storage.verdicts import Judgement
 
 NOW = datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
 LISTS = ("decisions", "executions", "fills", "positions")
@@ -67,7 +81,7 @@ def commands(database_url: str) -> Commands:
 
 def insert(database: Database, *batch: Decision, now: datetime = NOW) -> None:
     with database.transaction() as tx:
-        decisions.insert(tx, batch, source="test", now=now)
+        intake.insert(tx, batch, source="test", now=now)
         events = [
             Event(EventKind.DECISION_PLANNED, "test", "paper", d.decision_hash) for d in batch
         ]
@@ -88,10 +102,11 @@ def step(
 
 
 def approve(database: Database, decision_id: int) -> None:
-    check = Check(DenyReason.ORDER_QTY, True, "10", "100", "shares (max_order_qty)", "default")
+    rule = Rule(DenyReason.ORDER_QTY, "max_order_qty", Decimal(100), "shares", "default")
+    check = Check(rule.code, rule, True, Decimal(10))
     verdict = Verdict(
         deny_reason=None,
-        checks=(check,),
+        made=(check,),
         policy_version="v1",
         reference_px=Decimal("189.5"),
         size_qty=Decimal(10),
@@ -99,17 +114,25 @@ def approve(database: Database, decision_id: int) -> None:
     )
     facts = Facts(state=TradingState.ACTIVE, state_reason="default", account=None)
     with database.transaction() as tx:
-        attempts.add_verdicts(tx, [(decision_id, verdict, facts, Reservations())], now=NOW)
+        item = Judgement(
+            decision_id=decision_id, verdict=verdict, facts=facts, reservations=Reservations()
+        )
+        verdicts.add(tx, [item], now=NOW)
     step(database, decision_id, DecisionStatus.PLANNED, DecisionStatus.APPROVED)
 
 
 def send(database: Database, decision_id: int, hash_: str, proof: Proof, answer: Answer) -> None:
     step(database, decision_id, DecisionStatus.APPROVED, DecisionStatus.SUBMITTING)
     intent = Intent(
-        decision_id=decision_id, attempt_no=1, client_order_id=hash_, order_sent={"qty": "10"}
+        decision_id=decision_id,
+        attempt_no=1,
+        client_order_id=hash_,
+        order_sent={"qty": "10"},
+        strategy="trend",
+        counted_today=False,
     )
     with database.transaction() as tx:
-        attempts.add_intents(tx, [intent], token=1, now=NOW)
+        attempts.add_intents(tx, "paper", [intent], token=1, day=NOW.date(), now=NOW)
         answered = NOW + timedelta(milliseconds=80)
         attempts.set_outcomes(tx, [(decision_id, 1, proof, answer)], now=answered)
 

@@ -8,9 +8,11 @@ from enum import StrEnum
 import pytest
 
 from torghut import cli_words as words
+from torghut.domain.deny_reasons import DenyReason
 from torghut.domain.events import EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
-from torghut.domain.risk import DenyReason
+from torghut.domain.order_actions import ActionReason, ActionStatus
+from torghut.domain.order_rules import OrderRule
 from torghut.domain.submission import Proof
 
 
@@ -20,8 +22,11 @@ from torghut.domain.submission import Proof
         (DecisionStatus, words.STATUS_WORDS),
         (Reason, words.REASON_WORDS),
         (DenyReason, words.DENY_WORDS),
+        (OrderRule, words.RULE_WORDS),
         (Proof, words.PROOF_WORDS),
         (EventKind, words.EVENT_WORDS),
+        (ActionStatus, words.ACTION_WORDS),
+        (ActionReason, words.ACTION_REASON_WORDS),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -37,3 +42,8 @@ def test_every_member_has_words_of_its_own(members: type[StrEnum], said: Mapping
 def test_a_reason_that_is_not_known_is_shown_as_it_is() -> None:
     assert words.reason_in_words("from_a_later_version") == "from_a_later_version"
     assert words.reason_in_words(None) == ""
+
+
+def test_a_reason_means_one_thing() -> None:
+    members = [*Reason, *DenyReason, *OrderRule]
+    assert len({member.value for member in members}) == len(members)

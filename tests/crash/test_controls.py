@@ -27,7 +27,7 @@ DEAF = ("lookup_removed", "reconciler_removed")
 SETTLED_BY_THEN = frozenset({P.SETTLE_AFTER_COMMIT, P.RECONCILE_AFTER_COMMIT})
 
 
-@pytest.mark.parametrize("point", [p for p in P if p not in SETTLED_BY_THEN], ids=str)
+@pytest.mark.parametrize("point", [p for p in cases.POINTS if p not in SETTLED_BY_THEN], ids=str)
 def test_control_without_questions_and_uniqueness_it_is_sent_twice(point: P, build: Build) -> None:
     """Killed at any point, restarted without lookups: the matrix's check sees the duplicate."""
     case = cases.case(point, BY_NAME["accept_then_reset"])

@@ -20,7 +20,7 @@ STORIES = [
     # killed around a refusal
     ("no_buying_power", (P.SUBMIT_AFTER_CALL, P.SUBMIT_AFTER_CALL, P.CHECK_AFTER_CALL)),
     ("live_behind_403", (P.CHECK_BEFORE_CALL, P.SWEEP_AFTER_COMMIT, P.SETTLE_AFTER_CALL)),
-    ("must_be_unique_422", (P.CHECK_AFTER_CALL, P.SETTLE_BEFORE_COMMIT)),
+    ("must_be_unique_422", (P.CHECK_AFTER_CALL, P.RECONCILE_BEFORE_COMMIT)),
 ]
 
 

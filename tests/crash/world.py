@@ -25,6 +25,7 @@ from tests.crash.door import Door
 from tests.crash.processes import Child
 from tests.factories import ACCOUNT, decision, decision_json
 from torghut.clock import utc_now
+from torghut.config import Settings
 from torghut.domain.decisions import Decision
 from torghut.places import notify
 from torghut.recovery_points import RecoveryPoint
@@ -236,6 +237,7 @@ class World:
                 actor="test",
                 reason="keys were mended",
                 now=utc_now(),
+                settings=Settings(account=ACCOUNT),
             )
             self._resumed = True
 
@@ -338,6 +340,8 @@ class World:
             "TORGHUT_BROKER_RATE_PER_MIN": "100000",
             "TORGHUT_DECISION_TTL_S": str(3650 * 86_400),
             "TORGHUT_LOG_LEVEL": "info",
+            # the door to the broker may be shut from the start, and then no asset is known
+            "TORGHUT_RISK__CHECK_ASSETS": "false",
         }
         return environment | ({"TORGHUT_CRASH_AT": point.value} if point else {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,7 +13,14 @@ from tests.domain.test_executions import fold, seen
 from torghut.domain.executions import ExecutionState, observe
 from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.orders import Order
-from torghut.domain.reconcile import Correction, CorrectionKind, Local, diff
+from torghut.domain.reconcile import (
+    Correction,
+    CorrectionKind,
+    Local,
+    claims,
+    diff,
+    would_be_told,
+)
 
 K = CorrectionKind
 ORDER_STATUSES = ("new", "partially_filled", "filled", "canceled", "rejected", "a_new_word")
@@ -71,6 +79,19 @@ def test_each_order_on_its_own_and_in_the_order_of_the_list() -> None:
     ]  # fmt: skip
 
 
+def test_a_leg_belongs_to_the_decision_of_the_order_that_names_it() -> None:
+    leg = seen("held", 0, 1, broker_order_id="b-2", client_order_id="the broker's own")
+    entry = replace(seen("new", 0, 1), legs=(leg,))
+    stranger = seen("new", 0, 1, broker_order_id="b-3", client_order_id="a stranger's")
+    for page in ([entry, leg, stranger], [leg, stranger, entry]):
+        assert claims(page) == {
+            entry.client_order_id: entry.client_order_id,
+            leg.client_order_id: entry.client_order_id,
+            "a stranger's": "a stranger's",
+        }
+    assert claims([leg]) == {"the broker's own": "the broker's own"}
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
@@ -96,3 +117,23 @@ def test_idempotent(news: list[Order], statuses: dict[int, DecisionStatus]) -> N
             known = executions.get(order.broker_order_id)
             executions[order.broker_order_id] = observe(known, order)
     assert diff(news, Local(executions, decisions)) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "told"),
+    [
+        (None, ("new", 0, 1), True),
+        (("new", 0, 1), ("filled", 3, 2), True),
+        (("partially_filled", 1, 1), ("partially_filled", 2, 2), True),
+        (("new", 0, 1), ("canceled", 0, 2), True),
+        (("new", 0, 1), ("new", 0, 2), False),
+    ],
+)
+def test_what_the_broker_would_have_told(
+    known: tuple[str, int, int] | None, now: tuple[str, int, int], told: bool
+) -> None:
+    """A new status, quantity or order; not an order that was only stamped anew."""
+    order = seen(*now)
+    books = local(order, None, None if known is None else observe(None, seen(*known)))
+    (correction,) = diff([order], books)
+    assert would_be_told(correction, books) is told

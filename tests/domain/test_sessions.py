@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torghut.data import daily_bars_path
@@ -105,6 +105,7 @@ def test_the_sessions_are_those_of_the_real_bars() -> None:
 
 
 @given(st.integers(0, 40 * 365 * 86_400), st.integers(-720, 840))
+@settings(deadline=None)  # the first question of a decade loads its calendar
 def test_the_answer_is_about_the_instant(after_s: int, offset_min: int) -> None:
     now = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=after_s)
     session = session_state("AAPL", now)

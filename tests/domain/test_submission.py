@@ -165,3 +165,51 @@ def test_backoff(attempt: int, expected: float) -> None:
 def test_three_misses_take_less_than_the_grace_to_ask_for() -> None:
     """The grace decides, not the backoff: the third question is asked within it."""
     assert LOOKUP_FIRST_S * (1 + 2 + 4) < GRACE_S
+
+
+STEPS = [
+    (Proof.ACCEPTED, None, S.SUBMITTED, Reason.ACCEPTED, 0),
+    (Proof.IN_DOUBT, Proof.FOUND, S.SUBMITTED, Reason.RECOVERED, 0),
+    (Proof.REFUSED, Proof.ABSENT, S.REJECTED, Reason.REFUSED_BY_BROKER, 0),
+    (Proof.REFUSED, Proof.UNANSWERED, S.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, LOOKUP_FIRST_S),
+    (Proof.ACCOUNT_REFUSED, None, S.APPROVED, Reason.ACCOUNT_REFUSED, 4.0),
+    (Proof.RATE_LIMITED, None, S.APPROVED, Reason.RATE_LIMITED, 17.0),
+    (Proof.NEVER_LEFT, None, S.APPROVED, Reason.NEVER_LEFT, 4.0),
+    (Proof.NOT_SENT, None, S.APPROVED, Reason.NEVER_LEFT, 4.0),
+    (Proof.EXISTS, Proof.ABSENT, S.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, LOOKUP_FIRST_S),
+    (Proof.IN_DOUBT, None, S.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, LOOKUP_FIRST_S),
+]
+
+
+@pytest.mark.parametrize(("proof", "lookup", "status", "reason", "wait_s"), STEPS)
+def test_the_whole_step(
+    proof: Proof, lookup: Proof | None, status: DecisionStatus, reason: Reason, wait_s: float
+) -> None:
+    """Status, why, and how long: at the third attempt, with a rate limit that lasts 17 s."""
+    step = after_submit(proof, lookup, attempt_no=3, wait_s=17.0)
+    assert step == Step(status, reason, wait_s)
+
+
+@pytest.mark.parametrize(
+    ("doubt", "step"),
+    [
+        ({}, Step(S.APPROVED, Reason.PROVEN_ABSENT)),
+        ({"refused": True}, Step(S.REJECTED, Reason.REFUSED_BY_BROKER)),
+        ({"expires_at": NOW}, Step(S.EXPIRED, Reason.OUT_OF_TIME)),
+        ({"misses": 1}, Step(S.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, 4 * LOOKUP_FIRST_S)),
+        ({"exists": True}, Step(S.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, 4 * LOOKUP_FIRST_S)),
+        ({"since": NOW}, Step(S.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, 4 * LOOKUP_FIRST_S)),
+    ],
+)
+def test_the_whole_step_after_a_lookup(doubt: dict[str, object], step: Step) -> None:
+    values: dict[str, object] = {
+        "since": NOW - timedelta(seconds=GRACE_S), "lookups": 2, "misses": 2, "refused": False,
+        "expires_at": NOW + timedelta(seconds=1),
+    }  # fmt: skip
+    found = after_lookup(
+        Proof.ABSENT,
+        Doubt(**{**values, **doubt}),  # type: ignore[arg-type]
+        NOW,
+        absence_grace_s=GRACE_S,
+    )
+    assert found == step

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from torghut.domain.decisions import parse_decision
 from torghut.domain.lifecycle import TERMINAL, TRANSITIONS, DecisionStatus
-from torghut.storage import decisions, migrate
+from torghut.storage import intake, migrate
 from torghut.storage.database import Database
 from torghut.storage.migrate import SchemaError
 
@@ -206,7 +206,7 @@ def test_p1_intake_writes_rows_that_the_schema_takes(database_url: str) -> None:
         results = []
         for _ in range(2):
             with database.transaction() as tx:
-                (answer,) = decisions.insert(tx, [one], source="test", now=NOW)
+                (answer,) = intake.insert(tx, [one], source="test", now=NOW)
                 results.append(answer.result.value)
     finally:
         database.close()
@@ -248,7 +248,7 @@ def test_p1_decisions_are_never_removed(connection: Connection, statement: str) 
     insert(connection)
     statement += " CASCADE" if statement.startswith("TRUNCATE") else ""
     assert refusal(connection, statement) == RESTRICT_VIOLATION
-    for table in ("trade_decisions", *KEPT):
+    for table in ("trade_decisions", "order_actions", *KEPT):
         drop_guards(connection, table)
     assert refusal(connection, statement) is None
 

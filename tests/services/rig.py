@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import requests
@@ -22,12 +23,21 @@ from tests.factories import decision
 from torghut.brokers.alpaca import AlpacaBroker
 from torghut.brokers.alpaca_data import AlpacaMarketData
 from torghut.clock import utc_now
-from torghut.config import RiskPolicy, Settings
+from torghut.config import Settings, risk_policy
 from torghut.domain.decisions import Decision
+from torghut.domain.exposure import TradingState
 from torghut.ports import Broker
+from torghut.services import operator, order_requests
 from torghut.services.claiming import Claimer
 from torghut.services.executor import Executor
+from torghut.services.flattening import Flattener
 from torghut.services.intake import IntakeDesk
+from torghut.services.knight_guard import KnightGuard
+from torghut.services.limit_reload import PolicyInForce
+from torghut.services.order_calls import OrderCaller
+from torghut.services.order_desk import OrderDesk
+from torghut.services.order_intents import IntentWriter
+from torghut.services.order_requests import Asker, Requested
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Placer
 from torghut.services.questions import Questions
@@ -118,7 +128,8 @@ class Rig:
         )
         self.budget = RateBudget(rate_per_min)
         self.desk = IntakeDesk(self.database, self.time, lambda: None)
-        self.placer = Placer(self.broker, self.budget, self.time, owns=lambda _token: True)
+        self.policy = PolicyInForce(risk_policy(self.settings))
+        self.placer = self.new_placer()
         self.questions = Questions(self.broker, self.budget, self.time)
         self.questions._retrying.sleep = lambda _: None
         self.pool = pool or Inline()
@@ -136,25 +147,65 @@ class Rig:
         self.reconciler = Reconciler(
             ACCOUNT, self.database, self.questions, self._facts(), clock=self.time
         )
+        self.guard = self.new_guard()
+        self.desk_of_orders = self.new_order_desk()
+        self.flattener = Flattener(
+            ACCOUNT,
+            self.database,
+            self.questions,
+            self._facts(),
+            see_orders=self.reconciler.see_orders,
+            wake=lambda: None,
+            decision_ttl_s=86_400,
+            clock=self.time,
+        )
         self.lease = self.take_lease("rig")
 
     def new_executor(self) -> Executor:
         """Another executor: a process that remembers nothing."""
         sessions = SessionGate(self.settings.session_policy)
-        policy = RiskPolicy(self.settings)
         return Executor(
             ACCOUNT,
             self.database,
             self.placer,
             self._facts(),
             sessions,
-            Claimer(ACCOUNT, policy, sessions, self.settings),
+            Claimer(ACCOUNT, self.policy, sessions, self.settings),
             self.budget,
             self.settings,
             pool=self.pool,
             clock=self.time,
             rng=random.Random(1),
             on_placed=lambda: None,
+        )
+
+    def new_placer(self, state: Callable[[str], TradingState] | None = None) -> Placer:
+        """The calls to the broker; `state` replaces the look at the trading state."""
+        return Placer(
+            self.broker,
+            self.budget,
+            self.time,
+            state=state or partial(operator.state_now, self.database, ACCOUNT),
+            owns=lambda _token: True,
+        )
+
+    def new_guard(self) -> KnightGuard:
+        """Another guard: a process that remembers nothing."""
+        return KnightGuard(ACCOUNT, self.database, self.questions, rate_per_min=100_000)
+
+    def new_order_desk(self) -> OrderDesk:
+        """Another order desk: a process that remembers nothing."""
+        return OrderDesk(
+            ACCOUNT,
+            self.database,
+            OrderCaller(self.broker, self.budget, self.time, owns=lambda _token: True),
+            IntentWriter(ACCOUNT, self.policy, self.settings),
+            self._facts(),
+            self.budget,
+            absence_grace_s=self.settings.absence_grace_s,
+            pool=Inline(),
+            clock=self.time,
+            rng=random.Random(1),
         )
 
     def _facts(self) -> OutsideFacts:
@@ -209,6 +260,30 @@ class Rig:
 
     def reconcile(self) -> dict[str, int]:
         return dict(self.reconciler.run_once(self.lease, self.time()))
+
+    def act(self, passes: int = 1, *, step_s: float = 0.0) -> dict[str, int]:
+        """Passes of the order desk, with time passing after each; the last one's counts."""
+        counts: dict[str, int] = {}
+        for _ in range(passes):
+            counts = self.desk_of_orders.run_once(self.lease, self.time())
+            self.time.pass_s(step_s)
+        return counts
+
+    def finish(self, asked: Requested, *, step_s: float = 2.0) -> list[tuple[str, str | None]]:
+        """The order desk at work until the request is settled: (status, reason) of its actions."""
+
+        def step() -> Requested | None:
+            self.act()
+            self.time.pass_s(step_s)
+            found = order_requests.look(self.database, ACCOUNT, asked.key)
+            return found if found.settled else None
+
+        found = eventually(step, 30)
+        return [(one.status.value, one.status_reason) for one in found.actions]
+
+    def asker(self, key: str = "key") -> Asker:
+        """Somebody who asks for something to be done."""
+        return Asker("test", "a test", key, self.time())
 
     def drive(self, hashes: Iterable[str], *, step_s: float = 2.0) -> None:
         """Execute and settle, with time passing, until none of the decisions is open."""

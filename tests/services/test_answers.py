@@ -143,7 +143,14 @@ def test_keys_refused_halts_the_account(rig: Rig, kind: str) -> None:
 def resume(rig: Rig) -> None:
     from torghut.services import operator
 
-    operator.resume(rig.database, "account:paper", actor="test", reason="new keys", now=rig.time())
+    operator.resume(
+        rig.database,
+        "account:paper",
+        actor="test",
+        reason="new keys",
+        now=rig.time(),
+        settings=rig.settings,
+    )
 
 
 def test_nothing_listens_and_later_something_does(rig: Rig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from tests.factories import ACCOUNT
@@ -12,7 +13,7 @@ from torghut.domain.orders import Order
 from torghut.domain.values import canonical_instant
 from torghut.ports import FillActivity, Page
 from torghut.services.rate_budget import BACKGROUND_SHARE, RateBudget
-from torghut.storage import facts
+from torghut.storage import exposure
 
 
 def test_reconciliation_as_often_as_it_likes_leaves_room_for_orders() -> None:
@@ -100,8 +101,19 @@ def test_a_live_order_of_an_ended_decision_is_exposure(rig: Rig) -> None:
     rig.place(client_order_id=hash_)
     rig.reconcile()
     with rig.database.transaction() as tx:
-        seen = facts.exposure(tx, ACCOUNT, observed_at=None, day_start=rig.time(), now=rig.time())
-    assert seen.open_orders == 1
+        seen = exposure.read(
+            tx,
+            ACCOUNT,
+            judged=[],
+            symbols=[],
+            wanted=lambda *_: False,
+            observed_at=None,
+            day_start=rig.time(),
+            look_back_s=Decimal(0),
+            rejects_max=0,
+            now=rig.time(),
+        )
+    assert sum(counts.open_orders for counts in seen.strategy_counts.values()) == 1
     assert seen.by_symbol["AAPL"].buy_qty > 0
 
 

@@ -21,7 +21,14 @@ MakeRig = Callable[..., Rig]
 
 
 def change(rig: Rig, what: Callable[..., Any], scope: str = "account:paper") -> None:
-    what(rig.database, scope, actor="test", reason="because", now=rig.time())
+    what(
+        rig.database,
+        scope,
+        actor="test",
+        reason="because",
+        now=rig.time(),
+        settings=rig.settings,
+    )
 
 
 def test_the_happy_path(rig: Rig) -> None:
@@ -229,6 +236,10 @@ def test_without_a_quote_it_waits_and_then_is_denied(make_rig: MakeRig) -> None:
     assert rig.status(limited)[0] == "submitted"  # it needs no quote
     assert rig.status(hash_) == ("planned", "facts_awaited")
     rig.time.pass_s(10)
+    rig.execute()
+    assert rig.status(hash_) == ("planned", "facts_awaited")  # the broker may be silent altogether
+    assert rig._all_facts[0].refresh_account() is not None
+    rig.time.pass_s(1)
     rig.execute()
     assert rig.status(hash_) == ("denied", "facts_unavailable")
     assert rig.posts(hash_) == 0

@@ -11,7 +11,8 @@ import pytest
 
 from tests.factories import decision
 from tests.services.rig import Rig, eventually
-from torghut.services import risk_engine
+from torghut.domain.exposure import Reservations
+from torghut.domain.exposure_book import ExposureBook
 
 LIMIT = Decimal(5000)
 PRICE = Decimal(100)
@@ -84,9 +85,6 @@ def test_control_without_reservations_they_do(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same race with what is in flight not counted: now they pass it."""
-    real = risk_engine._reservations
-    monkeypatch.setattr(risk_engine, "_with_order", lambda exposure, *_: exposure)
-    monkeypatch.setattr(
-        risk_engine, "_reservations", lambda row, exposure: type(real(row, exposure))()
-    )
+    monkeypatch.setattr(ExposureBook, "take", lambda *_, **__: None)
+    monkeypatch.setattr(ExposureBook, "reservations", lambda *_, **__: Reservations())
     assert bought(race(make_rig)) > LIMIT

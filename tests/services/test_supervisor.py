@@ -140,7 +140,7 @@ def test_stopping_finishes_what_is_in_flight(rig: Rig, start: Start) -> None:
     eventually(lambda: rig.posts(answer.decision_hash) == 1)
     assert rig.row(answer.decision_hash).status == "submitting"
     daemon.stop()
-    assert rig.status(answer.decision_hash)[0] == "submitted"
+    assert rig.status(answer.decision_hash)[0] in ("submitted", "closed")
     assert owner(rig) is None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulator.bench import Bench, SimConfig, Simulator
+from tests.simulator.bench import Bench, SimConfig, Simulator, eventually
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def shared() -> Iterator[Bench]:
 def bench(shared: Bench) -> Iterator[Bench]:
     """An empty book at default settings."""
     yield Bench(shared.sim)
+    eventually(lambda: shared.control("GET", "/stream")["connections"] == 0)
     shared.control("POST", "/reset")
     shared.control("POST", "/market/price", {"symbol": "*"})
     shared.control(
@@ -54,5 +55,13 @@ def bench(shared: Bench) -> Iterator[Bench]:
             "cancel_delay_ms": 5,
             "crypto_fee_bps": 0,
             "hold_fills": False,
+            "exit_stop": "held",
+            "held_listed": "closed",
+            "replace_delay_ms": 0,
+            "activity_delay_ms": 0,
+            "fill_clock_ms": 0,
+            "stuck": "",
+            "stream_frames": "binary",
+            "stream_connections": "one",
         },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,9 +19,12 @@ from torghut.simulator.book import BookEvent
 from torghut.simulator.broker import Broker
 from torghut.simulator.errors import ApiError
 from torghut.simulator.ledger import Ledger
+from torghut.simulator.numbers import text
 from torghut.simulator.orders import order_json
 
 SYMBOLS = ("AAPL", "F", "BTC/USD")
+CENT = Decimal("0.01")
+SHAPES = ("market", "limit", "stop", "notional", "trailing_stop", "bracket", "oco", "oto")
 
 ACTIONS = st.lists(
     st.one_of(
@@ -29,17 +33,32 @@ ACTIONS = st.lists(
             st.sampled_from(SYMBOLS),
             st.sampled_from(("buy", "sell")),
             st.sampled_from(("1", "7", "0.5", "0.123456789", "250")),
-            st.sampled_from(("market", "limit", "stop", "notional")),
+            st.sampled_from(SHAPES),
             st.sampled_from((90, 99, 101, 110)),
         ),
         st.tuples(st.just("cancel"), st.integers(0, 30)),
         st.tuples(st.just("replace"), st.integers(0, 30), st.sampled_from((95, 105))),
         st.tuples(st.just("fill"), st.integers(0, 30)),
+        st.tuples(st.just("part"), st.integers(0, 30)),
+        st.tuples(st.just("price"), st.sampled_from(SYMBOLS), st.sampled_from((88, 97, 104, 112))),
+        st.tuples(st.just("stuck"), st.sampled_from(("", "pending_cancel,pending_replace"))),
         st.tuples(st.just("wait"), st.sampled_from((0.003, 0.006, 3.0, 600.0, 100_000.0))),
         st.tuples(st.just("close"), st.sampled_from(SYMBOLS)),
     ),
     max_size=40,
 )
+
+
+def exits(order_class: str, side: str, last: Decimal) -> dict[str, Any]:
+    """The fields that make an order one of a group, its exits 3 % and 4 % away."""
+    long = (side == "buy") == (order_class != "oco")
+    above, below = ((last * part).quantize(CENT) for part in (Decimal("1.03"), Decimal("0.96")))
+    profit, loss = (above, below) if long else (below, above)
+    legs = {"take_profit": {"limit_price": str(profit)}, "stop_loss": {"stop_price": str(loss)}}
+    if order_class == "oto":
+        del legs["take_profit"]
+    kind = {"type": "limit"} if order_class == "oco" else {}
+    return {"order_class": order_class, **kind, **legs}
 
 
 def act(broker: Broker, instant: Instant, action: tuple[Any, ...]) -> None:
@@ -56,6 +75,10 @@ def act(broker: Broker, instant: Instant, action: tuple[Any, ...]) -> None:
         fields: dict[str, Any] = {"time_in_force": "gtc" if crypto else "day", "qty": qty}
         if shape == "notional":
             fields |= {"qty": None, "notional": "137.77"}
+        elif shape == "trailing_stop":
+            fields |= {"type": shape, "trail_percent": "2"}
+        elif shape in ("bracket", "oco", "oto"):
+            fields |= exits(shape, side, last)
         elif shape != "market":
             fields |= {"type": shape, f"{shape}_price": price}
         broker.submit(body(symbol=symbol, side=side, **fields))
@@ -63,6 +86,13 @@ def act(broker: Broker, instant: Instant, action: tuple[Any, ...]) -> None:
         instant.pass_s(rest[0])
         broker.matcher.step(instant.elapsed_s)
         broker.matcher.sweep(instant.elapsed_s)
+    elif kind == "price":
+        asset = broker.market.assets.find(rest[0])
+        assert asset is not None
+        broker.market.set_quote(rest[0], (asset.base_price * rest[1] / 100).quantize(CENT))
+        broker.matcher.sweep(instant.elapsed_s)
+    elif kind == "stuck":
+        broker.switches = broker.switches.changed({"stuck": rest[0]})
     elif kind == "close":
         asset = broker.market.assets.find(rest[0])
         assert asset is not None
@@ -73,17 +103,23 @@ def act(broker: Broker, instant: Instant, action: tuple[Any, ...]) -> None:
             broker.cancel(order.id)
         elif kind == "fill":
             broker.force_fill(order, None, None, late=False)
+        elif kind == "part":
+            broker.fill_part(order, Decimal("0.5"))
         else:
             limit = ((order.limit_price or Decimal(1)) * rest[1] / 100).quantize(Decimal("0.01"))
             broker.replace(order.id, {"limit_price": str(limit)})
 
 
-@given(actions=ACTIONS, seed=st.integers(0, 1000))
-@settings(max_examples=120, deadline=None)
-def test_cash_and_positions_are_the_sum_of_fills(actions: list[tuple[Any, ...]], seed: int) -> None:
+@given(actions=ACTIONS, seed=st.integers(0, 1000), replace_ms=st.sampled_from((0, 50)))
+@settings(max_examples=250, deadline=None)
+def test_cash_and_positions_are_the_sum_of_fills(
+    actions: list[tuple[Any, ...]], seed: int, replace_ms: int
+) -> None:
     instant = Instant()
-    broker = broker_at(instant, seed=seed, partial_fill_probability=0.5)
-    ledger = Ledger()
+    broker = broker_at(
+        instant, seed=seed, partial_fill_probability=0.5, replace_delay_ms=replace_ms
+    )
+    ledger = Ledger(Decimal(100_000))
     events: list[BookEvent] = []
     broker.book.listeners += [ledger.observe, events.append]
     for action in actions:
@@ -105,6 +141,10 @@ def test_cash_and_positions_are_the_sum_of_fills(actions: list[tuple[Any, ...]],
     assert {s: p.qty for s, p in account.positions.items()} == {
         s: q for s, q in positions.items() if q
     }
+    shown = ledger.json()
+    assert shown["cash"] == text(cash)
+    assert shown["positions"] == {s: text(q) for s, q in positions.items() if q}
+    check_groups(broker, {e.order.id: e.order.qty or Decimal(0) for e in reversed(events)})
     for order in broker.book.orders:
         assert order.filled_qty == by_order[order.id]
         assert order.qty is None or order.filled_qty <= order.qty
@@ -119,6 +159,20 @@ def test_cash_and_positions_are_the_sum_of_fills(actions: list[tuple[Any, ...]],
         order.id: (order.status, order.filled_qty) for order in broker.book.orders
     }
     assert [e.fill for e in events if e.fill] == broker.book.fills
+
+
+def check_groups(broker: Broker, first_qty: Mapping[str, Decimal]) -> None:
+    """The exits of a group never close more than its entry opened, and end with it."""
+    for members in broker.book.groups.values():
+        entries = [order for order in members if order.role == "entry"]
+        opened = sum(order.filled_qty for order in entries) if entries else first_qty[members[0].id]
+        closed = sum(order.filled_qty for order in members if order.is_exit)
+        assert closed <= opened
+        ended = [order for order in members if order.status in ("canceled", "expired")]
+        if ended or any(order.is_exit and order.status == "filled" for order in members):
+            assert not any(order.is_open for order in members)
+        live = [order for order in members if order.is_working and order.role == "entry"]
+        assert len(live) <= 1
 
 
 def _run(seed: int) -> list[Any]:
@@ -178,6 +232,15 @@ def test_opg_window() -> None:
     broker = broker_at(Instant(), "real")
     with pytest.raises(ApiError, match="opg orders must be submitted after 7:00pm"):
         broker.submit(body(time_in_force="opg"))
+
+
+def test_cls_window() -> None:
+    instant = Instant(datetime(2026, 11, 20, 20, 50, tzinfo=UTC))
+    broker = broker_at(instant, "real")
+    with pytest.raises(ApiError, match="cls orders must be submitted after 7:00pm"):
+        broker.submit(body(time_in_force="cls"))
+    instant.pass_s(-60)
+    assert broker.submit(body(time_in_force="cls")).status == "pending_new"
 
 
 def test_day_order_expires_at_the_close() -> None:

@@ -268,8 +268,14 @@ def test_same_seed_same_faults() -> None:
 def test_every_undecided_kind_is_drawn() -> None:
     plan = FaultPlan(1)
     plan.add(parse_fault("all:1"))
-    drawn = {fault.kind for _ in range(500) if (fault := plan.decide("submit"))}
-    assert drawn == set(KINDS) - {"any", "unauthorized", "forbidden", "reject"}
+    drawn = {
+        fault.kind
+        for _ in range(500)
+        for route in ("submit", "cancel", "replace")
+        if (fault := plan.decide(route))
+    }
+    left_out = {"any", "unauthorized", "forbidden", "reject", "late_activities"}
+    assert drawn == set(KINDS) - left_out
 
 
 @pytest.mark.parametrize(

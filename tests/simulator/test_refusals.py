@@ -11,6 +11,9 @@ import requests
 from tests.simulator.bench import KEYS, Bench, eventually, refusal
 
 LIMIT = {"type": "limit", "limit_price": "100"}
+BRACKET = {"order_class": "bracket", "take_profit": {"limit_price": "900"},
+           "stop_loss": {"stop_price": "10"}}  # fmt: skip
+TRAILING = {"type": "trailing_stop", "trail_percent": "1"}
 
 ROWS: list[tuple[dict[str, Any], int, int, str]] = [
     ({"qty": "x"}, 400, 40010000, "request body format is invalid"),
@@ -61,10 +64,45 @@ ROWS: list[tuple[dict[str, Any], int, int, str]] = [
     ({"side": "sell", "symbol": "HTOO"}, 422, 42210000, 'asset "HTOO" cannot be sold short'),
     ({"side": "sell", "symbol": "BTC/USD", "time_in_force": "gtc"}, 403, 40310000,
      "insufficient balance for BTC (requested: 1, available: 0)"),
-    ({"order_class": "bracket"}, 422, 42210000,
-     "the simulator does not support bracket orders yet"),
-    ({"type": "trailing_stop"}, 422, 42210000,
-     "the simulator does not support trailing_stop orders yet"),
+    ({"order_class": "mleg"}, 422, 42210000, "the simulator does not support mleg orders"),
+    ({"take_profit": {"limit_price": "900"}}, 422, 40010001,
+     "take_profit and stop_loss need an order_class"),
+    ({"order_class": "bracket"}, 422, 42210000, "bracket orders require take_profit.limit_price"),
+    ({"order_class": "bracket", "take_profit": {"limit_price": "900"}}, 422, 42210000,
+     "bracket orders require stop_loss.stop_price"),
+    ({"order_class": "oto"}, 422, 42210000, "oto orders require either take_profit or stop_loss"),
+    ({**BRACKET, "take_profit": {"limit_price": "9"}}, 422, 42210000,
+     "take_profit.limit_price must be > stop_loss.stop_price"),
+    ({**BRACKET, "side": "sell"}, 422, 42210000,
+     "take_profit.limit_price must be < stop_loss.stop_price"),
+    ({**BRACKET, "time_in_force": "ioc"}, 422, 42210000,
+     "bracket orders must be DAY or GTC orders"),
+    ({**BRACKET, **LIMIT, "extended_hours": True}, 422, 42210000,
+     "bracket orders are not supported in extended hours"),
+    ({**BRACKET, "qty": "0.5"}, 422, 42210000, "fractional orders must be simple orders"),
+    ({**BRACKET, "stop_loss": {"stop_price": "10.001"}}, 422, 42210000,
+     "invalid stop_loss.stop_price 10.001. "
+     "sub-penny increment does not fulfill minimum pricing criteria"),
+    ({**BRACKET, "symbol": "BTC/USD", "time_in_force": "gtc"}, 422, 42210000,
+     "crypto orders not allowed for advanced order_class: bracket"),
+    ({**BRACKET, "order_class": "oco", "side": "sell"}, 422, 42210000,
+     "oco orders must be limit orders"),
+    ({**BRACKET, **LIMIT, "order_class": "oco", "side": "sell"}, 422, 42210000,
+     "limit_price must be take_profit.limit_price"),
+    ({**BRACKET, "order_class": "oco", "side": "sell", "type": "limit"}, 422, 42210000,
+     "oco orders must be exit orders"),
+    ({"type": "trailing_stop"}, 422, 40010001,
+     "trailing stop orders require either trail_price or trail_percent"),
+    ({"trail_price": "1"}, 422, 40010001,
+     "trail_price and trail_percent are only for trailing_stop orders"),
+    ({**TRAILING, "trail_percent": "0.09"}, 422, 42210000, "trail_percent must be >= 0.1"),
+    ({**TRAILING, "time_in_force": "ioc"}, 422, 42210000,
+     "trailing stop orders must be DAY or GTC orders"),
+    ({**TRAILING, "extended_hours": True}, 422, 42210000,
+     "extended hours order must be DAY or GTC limit orders"),
+    ({**BRACKET, **TRAILING}, 422, 42210000, "trailing stop orders must be simple orders"),
+    ({**TRAILING, "symbol": "BTC/USD", "time_in_force": "gtc"}, 422, 42210000,
+     "invalid order type for crypto order"),
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from tests.factories import ACCOUNT, decision
 from torghut.domain.lifecycle import DecisionStatus, Reason
-from torghut.storage import decisions
+from torghut.storage import decisions, intake
 from torghut.storage.database import Database
 from torghut.storage.decisions import Advance
 
@@ -50,7 +50,7 @@ def move(
 
 def submitting(tx: Connection, *, token: int) -> None:
     """A decision in its first attempt under `token`."""
-    decisions.insert(tx, [decision()], source="test", now=NOW)
+    intake.insert(tx, [decision()], source="test", now=NOW)
     assert move(tx, S.PLANNED, S.APPROVED, token=token)
     assert move(tx, S.APPROVED, S.SUBMITTING, token=token)
 
@@ -88,9 +88,9 @@ def test_a_status_that_has_moved_on_is_left_alone(tx: Connection) -> None:
 
 
 def test_the_same_hash_is_answered_three_ways(tx: Connection) -> None:
-    (first,) = decisions.insert(tx, [decision()], source="test", now=NOW)
-    (again,) = decisions.insert(tx, [decision()], source="test", now=NOW)
-    (other,) = decisions.insert(tx, [decision(qty="11", type="market")], source="test", now=NOW)
+    (first,) = intake.insert(tx, [decision()], source="test", now=NOW)
+    (again,) = intake.insert(tx, [decision()], source="test", now=NOW)
+    (other,) = intake.insert(tx, [decision(qty="11", type="market")], source="test", now=NOW)
     assert [a.result for a in (first, again, other)] == ["created", "replayed", "conflict"]
     assert other.differing == ("qty",)
     assert tx.execute(text("SELECT count(*) FROM trade_decisions")).scalar_one() == 1

@@ -13,18 +13,14 @@ from sqlalchemy import Connection, text
 
 from tests.factories import decision
 from torghut.domain.decisions import Decision
+from torghut.domain.deny_reasons import DenyReason
+from torghut.domain.exposure import Facts, Reservations, TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.domain.limits import Rule
 from torghut.domain.orders import Order
-from torghut.domain.risk import (
-    Check,
-    DenyReason,
-    Facts,
-    Reservations,
-    TradingState,
-    Verdict,
-)
+from torghut.domain.risk_case import Check, Verdict
 from torghut.domain.submission import Proof
-from torghut.ports import Answer, BrokerAccount, FillActivity, Outcome
+from torghut.ports import Answer, BrokerAccount, BrokerPosition, FillActivity, Outcome
 from torghut.storage import (
     attempts,
     control,
@@ -32,8 +28,10 @@ from torghut.storage import (
     executions,
     facts,
     fills,
+    intake,
     leases,
     queries,
+    verdicts,
 )
 from torghut.storage.attempts import Intent
 from torghut.storage.database import Database
@@ -41,6 +39,7 @@ from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation
 from torghut.storage.fills import Booking
 from torghut.storage.queries import Filters, HashNotUsable
+from torghut.storage.verdicts import Judgement
 
 NOW = datetime(2026, 1, 5, 15, 0, tzinfo=UTC)
 ACCOUNT = "paper"
@@ -53,8 +52,8 @@ def database(database_url: str) -> Iterator[Database]:
     opened.close()
 
 
-def intake(tx: Connection, *given: Decision, now: datetime = NOW) -> None:
-    decisions.insert(tx, given, source="test", now=now)
+def take_in(tx: Connection, *given: Decision, now: datetime = NOW) -> None:
+    intake.insert(tx, given, source="test", now=now)
 
 
 def step(
@@ -117,26 +116,32 @@ def fill_of(order: Order, number: int, qty: str) -> FillActivity:
 
 def whole_life(tx: Connection, given: Decision) -> Order:
     """planned … closed, with a verdict, an attempt, an order, two fills and a discrepancy."""
-    intake(tx, given)
+    take_in(tx, given)
     id_ = step(tx, given, DecisionStatus.APPROVED, DecisionStatus.SUBMITTING)
-    check = Check(DenyReason.ORDER_NOTIONAL, True, "1015", "100000", "USD", "default")
+    rule = Rule(
+        DenyReason.ORDER_NOTIONAL, "max_order_notional", Decimal(100_000), "currency", "default"
+    )
+    check = Check(rule.code, rule, True, Decimal(1015))
     verdict = Verdict(
         deny_reason=None,
-        checks=(check,),
+        made=(check,),
         policy_version="v1",
         reference_px=Decimal("101.5"),
         size_qty=Decimal(10),
         notional=Decimal(1015),
     )
     known = Facts(state=TradingState.ACTIVE, state_reason="default", account=None)
-    attempts.add_verdicts(tx, [(id_, verdict, known, Reservations())], now=NOW)
+    item = Judgement(decision_id=id_, verdict=verdict, facts=known, reservations=Reservations())
+    verdicts.add(tx, [item], now=NOW)
     intent = Intent(
         decision_id=id_,
         attempt_no=1,
         client_order_id=given.decision_hash,
         order_sent=given.order.payload(),
+        strategy=given.strategy,
+        counted_today=False,
     )
-    attempts.add_intents(tx, [intent], token=1, now=NOW)
+    attempts.add_intents(tx, ACCOUNT, [intent], token=1, day=NOW.date(), now=NOW)
     order = broker_order(given)
     answer = Answer(outcome=Outcome.ACCEPTED, order=order, message="", http_status=200)
     attempts.set_outcomes(tx, [(id_, 1, Proof.ACCEPTED, answer)], now=NOW)
@@ -176,7 +181,7 @@ def test_decisions_are_listed_newest_first_and_by_every_filter(database: Databas
                 symbol="MSFT" if number % 2 else "AAPL",
                 strategy="slow" if number < 3 else "fast",
             )
-            intake(tx, one, now=NOW + timedelta(minutes=number))
+            take_in(tx, one, now=NOW + timedelta(minutes=number))
             if number == 4:
                 step(tx, one, DecisionStatus.DENIED, reason=DenyReason.ORDER_QTY)
 
@@ -199,7 +204,7 @@ def test_decisions_are_listed_newest_first_and_by_every_filter(database: Databas
 def test_a_decision_as_plain_json(database: Database) -> None:
     given = decision(qty="1.50", correlation_id="c-1")
     with database.transaction() as tx:
-        intake(tx, given)
+        take_in(tx, given)
         [row] = queries.decisions(tx, Filters())
     assert list(row) == [
         *("id", "decision_hash", "account", "strategy", "symbol", "side", "type", "qty"),
@@ -271,7 +276,7 @@ def test_the_whole_story(database: Database) -> None:
     [verdict] = told["verdicts"]
     assert verdict["outcome"] == "approved" and verdict["notional"] == "1015"
     assert verdict["checks"][0]["limit"] == "100000"
-    assert verdict["facts"]["state"] == "active"
+    assert verdict["facts"]["facts"]["state"] == "active"
     [attempt] = told["attempts"]
     assert (attempt["operation"], attempt["attempt_no"], attempt["outcome"]) == (
         "submit",
@@ -290,7 +295,7 @@ def test_the_whole_story(database: Database) -> None:
 def test_a_decision_by_prefix(database: Database) -> None:
     given = [decision(intent=str(number)) for number in range(50)]
     with database.transaction() as tx:
-        intake(tx, *given)
+        take_in(tx, *given)
         for one in given:
             for prefix in (one.decision_hash, one.decision_hash[:8], f" {one.decision_hash[:20]} "):
                 found = queries.decision(tx, prefix.upper())
@@ -330,7 +335,7 @@ def test_summary(database: Database) -> None:
         assert nothing["in_doubt"] == {"decisions": 0, "oldest_age_s": None}
 
         whole_life(tx, decision())
-        intake(tx, decision(intent="new"), doubtful)
+        take_in(tx, decision(intent="new"), doubtful)
         step(
             tx,
             doubtful,
@@ -355,7 +360,10 @@ def test_summary(database: Database) -> None:
             blocked=False,
             raw={"last_equity": "1"},
         )
-        facts.store_account(tx, ACCOUNT, answer, {"AAPL": Decimal(10)}, observed_at=NOW)
+        position = BrokerPosition(
+            symbol="AAPL", qty=Decimal(10), avg_px=None, current_price=Decimal(100)
+        )
+        facts.store_account(tx, ACCOUNT, answer, [position], observed_at=NOW)
         stands = queries.summary(tx, ACCOUNT, now=NOW + timedelta(seconds=90))
         assert stands["decisions"]["closed"] == 1
         assert stands["decisions"]["planned"] == 1

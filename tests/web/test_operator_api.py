@@ -1,16 +1,18 @@
-"""POST /v1/halt and /v1/resume, and the logic that the CLI shares."""
+"""POST /v1/halt, /v1/reduce and /v1/resume, and the logic that the CLI shares."""
 
 from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
 
+from tests.factories import decision
 from tests.web.conftest import Served
 from tests.web.test_decisions_api import faults
 from torghut.clock import utc_now
-from torghut.domain.risk import TradingState
+from torghut.config import Settings
+from torghut.domain.exposure import TradingState
 from torghut.services import operator
-from torghut.storage import control, leases
+from torghut.storage import control, intake, leases
 
 
 def state(served: Served) -> str:
@@ -61,6 +63,30 @@ def test_a_mistyped_account_is_refused(served: Served) -> None:
     assert again.status_code == 200
 
 
+def test_a_strategy_is_reduced_and_resumed(served: Served) -> None:
+    """By its own scope, on every account; a name that nobody knows is refused, and so are two."""
+    with served.database.transaction() as tx:
+        intake.insert(tx, [decision(strategy="trend")], source="test", now=utc_now())
+    body = {"reason": "odd orders", "strategy": "trend"}
+    reduced = served.client.post("/v1/reduce", json=body)
+    assert reduced.json() == {
+        "scope": "strategy:trend",
+        "before": "active",
+        "state": "reducing",
+        "changed": True,
+    }
+    assert state(served) == "active"
+    (item,) = served.client.get("/v1/trading-states").json()["items"]
+    assert (item["scope"], item["state"], item["actor"], item["reason"]) == (
+        *("strategy:trend", "reducing", "http", "odd orders"),
+    )
+    assert faults(served.client.post("/v1/halt", json={**body, "strategy": "trned"})) == [
+        "strategy"
+    ]
+    assert faults(served.client.post("/v1/halt", json={**body, "account": "paper"})) == ["strategy"]
+    assert served.client.post("/v1/resume", json=body).json()["state"] == "active"
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [
@@ -78,7 +104,7 @@ def test_a_mistyped_account_is_refused(served: Served) -> None:
 )
 def test_unusable_requests_change_nothing(served: Served, body: bytes, fields: list[str]) -> None:
     headers = {"Content-Type": "application/json"}
-    for path in ("/v1/halt", "/v1/resume"):
+    for path in ("/v1/halt", "/v1/reduce", "/v1/resume"):
         assert faults(served.client.post(path, content=body, headers=headers)) == fields
     assert state(served) == "active"
 
@@ -96,7 +122,7 @@ def test_a_form_of_some_web_page_changes_nothing(served: Served) -> None:
 
 def test_the_shared_logic(served: Served) -> None:
     scope = operator.scope_of("paper")
-    arguments = {"actor": "cli:me", "now": utc_now(), "own_account": "paper"}
+    arguments = {"actor": "cli:me", "now": utc_now(), "settings": Settings()}
     change = operator.halt(served.database, scope, reason=" news ", **arguments)  # type: ignore[arg-type]
     assert (change.before, change.state) == (TradingState.ACTIVE, TradingState.HALTED)
     with served.database.transaction() as tx:

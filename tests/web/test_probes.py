@@ -8,7 +8,7 @@ from tests.factories import decision_json
 from tests.web.conftest import Serve, Served
 from torghut.domain.decisions import load_json, parse_decision
 from torghut.domain.errors import InvalidDecision
-from torghut.storage import leases
+from torghut.storage import leases, migrate
 from torghut.web.documents import DECISION
 
 
@@ -30,7 +30,9 @@ def test_ready_needs_a_lease_that_is_known(served: Served) -> None:
     answer = served.client.get("/readyz")
     assert answer.status_code == 200
     assert answer.json()["lease"] == {"owner": "somebody", "valid": True}
-    assert answer.json()["schema"] == "0001"
+    assert answer.json()["schema"] == migrate.check(
+        served.database.url.render_as_string(hide_password=False)
+    )
     assert lease is not None
     with served.database.transaction() as tx:
         leases.release(tx, lease)
@@ -80,8 +82,11 @@ def test_openapi_is_3_1_and_whole(served: Served) -> None:
         "/v1/decisions:batch",
         "/v1/decisions/{decision_hash}",
         "/v1/decisions/{decision_hash}/story",
+        *(f"/v1/decisions/{{decision_hash}}:{verb}" for verb in ("cancel", "replace")),
+        *("/v1/orders:cancel", "/v1/positions/{symbol}:close", "/v1/flatten", "/v1/actions"),
         *(f"/v1/{name}" for name in ("executions", "fills", "positions", "status")),
-        *("/v1/halt", "/v1/resume", "/healthz", "/readyz", "/metrics"),
+        *(f"/v1/{name}" for name in ("halt", "reduce", "resume", "trading-states")),
+        *("/healthz", "/readyz", "/metrics"),
     }
     post = document["paths"]["/v1/decisions"]["post"]
     assert set(post["responses"]) >= {"201", "200", "409", "413", "415", "422", "429", "503"}

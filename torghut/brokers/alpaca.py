@@ -2,6 +2,7 @@
 
 ```
 submit ── POST /v2/orders ─────────────────────▶ Answer, never an exception
+cancel, replace ── DELETE, PATCH /v2/orders/… ─▶ Answer, never an exception
 lookup ── GET /v2/orders:by_client_order_id ───▶ found | a definite 404
 others ── GET /v2/… ───────────────────────────▶ what they name
                   └ failed question: BrokerUnavailable (ask again) | BrokerRefused (401, 403)
@@ -10,6 +11,10 @@ others ── GET /v2/… ──────────────────
 What an answer proves: torghut.brokers.alpaca_answers. How it is carried, the time limits and the
 threads: torghut.brokers.alpaca_transport. Facts about the API: Alpaca's OpenAPI "Trading API
 2.0.1" and measurements of the paper API.
+
+Lists are flat: a leg of a bracket, OCO or OTO is a row of its own, also when its entry is long
+filled. Which legs hang on an order (`Order.legs`) comes from the answer to its POST, and where that
+was lost from a question with `nested`.
 
 A row of a list that cannot be read is left out, logged (`broker_row_malformed`) and counted in
 `malformed_total`: one poisoned row must not hide the others. Positions are the exception, because
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 from urllib.parse import quote
@@ -33,6 +39,7 @@ from torghut.brokers.alpaca_answers import Reply
 from torghut.brokers.alpaca_mapping import MalformedBody
 from torghut.brokers.alpaca_transport import CallFailed, Transport
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderRequest
 from torghut.ports import (
     Answer,
@@ -93,8 +100,26 @@ class AlpacaBroker:
         try:
             reply = self._transport.post("/orders", mapping.order_body(order, client_order_id))
         except CallFailed as failure:
-            outcome = Outcome.NEVER_LEFT if failure.never_left else Outcome.IN_DOUBT
-            return Answer(outcome=outcome, message=str(failure))
+            return _failed(failure)
+        return answers.submission_answer(reply, client_order_id)
+
+    def cancel(self, broker_order_id: str) -> Answer:
+        """DELETE the order once; never raises for what broker or network do (P4)."""
+        try:
+            reply = self._transport.delete(_path(broker_order_id))
+        except CallFailed as failure:
+            return _failed(failure)
+        return answers.cancel_answer(reply)
+
+    def replace(
+        self, broker_order_id: str, changes: Mapping[str, object], client_order_id: str
+    ) -> Answer:
+        """PATCH the order once; never raises for what broker or network do (P4)."""
+        body = {**changes, "client_order_id": client_order_id}
+        try:
+            reply = self._transport.patch(_path(broker_order_id), body)
+        except CallFailed as failure:
+            return _failed(failure)
         return answers.submission_answer(reply, client_order_id)
 
     def lookup(self, client_order_id: str) -> Lookup:
@@ -112,14 +137,30 @@ class AlpacaBroker:
             raise BrokerUnavailable(f"{question}: {error}") from error
         if found is None:
             raise _unusable(question, reply)
-        return found
+        return self._with_legs(found)
+
+    def _with_legs(self, found: Lookup) -> Lookup:
+        """The legs of an order found by its client id, which that answer does not name.
+
+        Without them it is found all the same: they are orders of the lists, too.
+        """
+        order = found.order
+        if order is None or order.legs or not mapping.has_legs(order):
+            return found
+        try:
+            nested = self.get_order(order.broker_order_id)
+        except (BrokerUnavailable, BrokerRefused) as error:
+            log.info("legs not answered", broker_order_id=order.broker_order_id, error=str(error))
+            return found
+        return replace(found, order=replace(order, legs=nested.legs)) if nested else found
 
     def get_order(self, broker_order_id: str) -> Order | None:
-        """The order with the broker's id, None if the broker says there is none.
+        """The order with the broker's id and its legs, None if the broker says there is none.
 
         Raises BrokerUnavailable, BrokerRefused.
         """
-        reply = self._get("order by id", f"/orders/{quote(broker_order_id, safe='')}", {})
+        path = _path(broker_order_id)
+        reply = self._get("order by id", path, {"nested": "true"})
         if answers.order_not_found(reply):
             return None
         order = self._read("order by id", reply, mapping.order_of)
@@ -136,6 +177,16 @@ class AlpacaBroker:
         reply = self._get("positions", "/positions", {})
         return self._read("positions", reply, lambda data: [*map(mapping.position_of, _rows(data))])
 
+    def asset(self, symbol: str) -> AssetFacts:
+        """What may be done with the asset; a broker without a list of assets leaves that open.
+
+        Raises BrokerUnavailable, BrokerRefused.
+        """
+        reply = self._get("asset", f"/assets/{quote(symbol, safe='')}", {})
+        if reply.status in (404, 405, 501):
+            return AssetFacts(listed=False if answers.asset_not_found(reply) else None)
+        return self._read("asset", reply, mapping.asset_of)
+
     def orders(self, *, after: datetime | None, limit: int) -> Page[Order]:
         """Orders of any status, ascending by submission, `after` exclusive, `limit` 1 to 500.
 
@@ -146,7 +197,22 @@ class AlpacaBroker:
         if not 1 <= limit <= ORDERS_PAGE_MAX:
             raise ValueError(f"limit is {limit}, Alpaca takes 1 to {ORDERS_PAGE_MAX}")
         rows = self._orders_page("all", after, limit)
-        return self._page("order", rows, mapping.order_of, limit)
+        page = self._page("order", rows, mapping.order_of, limit)
+        if any(map(mapping.has_legs, page)):
+            self._name_legs(page, after, limit)
+        return page
+
+    def _name_legs(self, page: Page[Order], after: datetime | None, limit: int) -> None:
+        """Say of the orders of a page which hang on them, from the same list rolled up.
+
+        Only that is taken from it: rolled up, orders whose first one is on another page are in
+        no answer.
+        """
+        legs: dict[str, tuple[Order, ...]] = {}
+        for row in self._orders_page("all", after, limit, nested=True):
+            if isinstance(row, Mapping) and isinstance(id_ := row.get("id"), str):
+                legs[id_] = mapping.legs_of(row)
+        page[:] = [replace(o, legs=legs.get(o.broker_order_id, o.legs)) for o in page]
 
     def open_orders(self) -> Sequence[Order]:
         """Every open order, paged until a page is not full.
@@ -189,12 +255,14 @@ class AlpacaBroker:
         """Close idle connections; calls after this answer NEVER_LEFT or raise BrokerUnavailable."""
         self._transport.close()
 
-    def _orders_page(self, status: str, after: datetime | None, limit: int) -> list[object]:
+    def _orders_page(
+        self, status: str, after: datetime | None, limit: int, *, nested: bool = False
+    ) -> list[object]:
         params: dict[str, object] = {
             "status": status,
             "direction": "asc",
             "limit": limit,
-            "nested": "false",
+            "nested": "true" if nested else "false",
         }
         if after is not None:
             params["after"] = mapping.instant_param(after)
@@ -243,6 +311,15 @@ class AlpacaBroker:
 
     def _note_rate(self, reply: Reply) -> None:
         self._rate = answers.rate_of(reply)
+
+
+def _path(broker_order_id: str) -> str:
+    return f"/orders/{quote(broker_order_id, safe='')}"
+
+
+def _failed(failure: CallFailed) -> Answer:
+    outcome = Outcome.NEVER_LEFT if failure.never_left else Outcome.IN_DOUBT
+    return Answer(outcome=outcome, message=str(failure))
 
 
 def _unusable(question: str, reply: Reply) -> BrokerUnavailable:

@@ -2,6 +2,7 @@
 
 ```
 Reply (status, headers, body) ─┬─ submission_answer ──▶ Answer: one Outcome, by the table there
+                               ├─ cancel_answer ──────▶ Answer: the same, a 2xx without an order
                                ├─ lookup_answer ──────▶ Lookup: found, or a definite 404
                                ├─ order_not_found, error_of ─▶ the broker's own words
                                └─ rate_of, retry_at ──▶ X-RateLimit-*
@@ -69,7 +70,7 @@ class Reply:
 
 
 def submission_answer(reply: Reply, client_order_id: str) -> Answer:
-    """What the answer to POST /orders proves; the table of the design, first row that fits.
+    """What the answer to POST /orders, or to PATCH of one, proves; the first row that fits.
 
     | status, body                                          | outcome         |
     |-------------------------------------------------------|-----------------|
@@ -84,8 +85,25 @@ def submission_answer(reply: Reply, client_order_id: str) -> Answer:
     A JSON 404 without a code is a gateway that knows no such route, and a page of HTML is a
     gateway as well: neither is the broker's word about the order.
     """
+    return _taken(reply, client_order_id) if 200 <= reply.status < 300 else _not_taken(reply)
+
+
+def cancel_answer(reply: Reply) -> Answer:
+    """What the answer to DELETE of an order proves: a 2xx that it was asked for, else as above.
+
+    A 404 or 422 does not say how the order ended, only that it is to be asked for.
+    """
     if 200 <= reply.status < 300:
-        return _taken(reply, client_order_id)
+        return Answer(
+            outcome=Outcome.ACCEPTED,
+            http_status=reply.status,
+            body=reply.text,
+            request_id=reply.request_id,
+        )
+    return _not_taken(reply)
+
+
+def _not_taken(reply: Reply) -> Answer:
     code, message = error_of(reply)
     outcome = _refusal(reply.status, code, message)
     return Answer(
@@ -151,6 +169,11 @@ def order_not_found(reply: Reply) -> bool:
         return False
     code, message = error_of(reply)
     return code == _ORDER_NOT_FOUND_CODE or "order not found" in message.lower()
+
+
+def asset_not_found(reply: Reply) -> bool:
+    """A 404 about the asset itself; any other says that the broker keeps no such list."""
+    return reply.status == 404 and "asset" in error_of(reply)[1].lower()
 
 
 def error_of(reply: Reply) -> tuple[str | None, str]:

@@ -19,14 +19,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
-from torghut.domain.orders import Order, OrderRequest
+from torghut.domain.exposure import AssetFacts
+from torghut.domain.orders import Order, OrderClass, OrderRequest
 from torghut.domain.values import canonical_instant
 from torghut.ports import Bar, BrokerAccount, BrokerPosition, FillActivity, Quote
 
+COMPLEX_CLASSES = frozenset({OrderClass.BRACKET.value, OrderClass.OCO.value, OrderClass.OTO.value})
 AMOUNT_EXPONENT_MAX = 40  # 10^40: beyond any price or quantity, below what hurts to format
 
 _NEW_YORK = ZoneInfo("America/New_York")
@@ -98,7 +101,23 @@ def order_of(data: object) -> Order:
         replaces=_optional_text(row, "replaces"),
         replaced_by=_optional_text(row, "replaced_by"),
         raw=row,
+        legs=legs_of(row),
     )
+
+
+def legs_of(row: Mapping[str, object]) -> tuple[Order, ...]:
+    """The legs that an Order object names; one that cannot be read is left to the lists."""
+    named = row.get("legs")
+    legs: list[Order] = []
+    for leg in named if isinstance(named, list) else ():
+        with suppress(MalformedBody):
+            legs.append(order_of(leg))
+    return tuple(legs)
+
+
+def has_legs(order: Order) -> bool:
+    """Do other orders hang on this one, or it on another?"""
+    return order.raw.get("order_class") in COMPLEX_CLASSES
 
 
 def account_of(data: object) -> BrokerAccount:
@@ -116,6 +135,20 @@ def account_of(data: object) -> BrokerAccount:
         buying_power=amount_of(row, "buying_power"),
         blocked=any(row.get(flag) is True for flag in flags),
         raw=row,
+    )
+
+
+def asset_of(data: object) -> AssetFacts:
+    """An Asset; without the flag `tradable` it is not one, and nothing is known (`listed` None)."""
+    row = _object(data)
+    if not isinstance(row.get("tradable"), bool):
+        return AssetFacts(listed=None)
+    active = row.get("status") in (None, "active")
+    return AssetFacts(
+        listed=True,
+        tradable=row["tradable"] is True and active,
+        fractionable=row.get("fractionable") is True,
+        shortable=row.get("shortable") is True,
     )
 
 

@@ -1,7 +1,7 @@
 """alpaca-py's HTTP, made safe for orders: bounded in time, one request per call, no key leaks.
 
 ```
-Transport.get/post ─▶ RESTClient of this thread (real alpaca-py, retries off)
+Transport.get/post/patch/delete ─▶ RESTClient of this thread (real alpaca-py, retries off)
                         └▶ _Session: timeouts, keeps the answer as a Reply
                              └▶ _Adapter: one sized connection pool shared by all threads
                                   └▶ _connect_in_time · _TimedResponse: the two deadlines
@@ -59,7 +59,7 @@ _UNUSABLE_URL = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
 )
-_RELIED_ON = ("_session", "_retry", "_retry_codes", "get", "post")
+_RELIED_ON = ("_session", "_retry", "_retry_codes", "get", "post", "patch", "delete")
 
 
 class CallFailed(Exception):
@@ -114,6 +114,14 @@ class Transport:
     def post(self, path: str, body: Mapping[str, object]) -> Reply:
         """One POST, sent at most once. Raises CallFailed."""
         return self._call(lambda client: client.post(path, dict(body)))
+
+    def patch(self, path: str, body: Mapping[str, object]) -> Reply:
+        """One PATCH, sent at most once. Raises CallFailed."""
+        return self._call(lambda client: client.patch(path, dict(body)))
+
+    def delete(self, path: str) -> Reply:
+        """One DELETE, sent at most once. Raises CallFailed."""
+        return self._call(lambda client: client.delete(path))
 
     def close(self) -> None:
         """Close idle connections; later calls fail as never left."""

@@ -24,8 +24,20 @@ class EventKind(StrEnum):
     RETURNED = "order.returned"  # back to approved: surely not taken
     ADOPTED = "order.adopted"  # found at the broker without a decision of ours
     FILL_RECORDED = "fill.recorded"
+    ACTION_REQUESTED = "order_action.requested"
+    ACTION_STARTED = "order_action.started"
+    ACTION_RETURNED = "order_action.returned"  # back to requested: surely not taken, or asked again
+    ACTION_CONFIRMING = "order_action.confirming"  # the broker took it; the order has not ended
+    ACTION_IN_DOUBT = "order_action.in_doubt"
+    ACTION_DONE = "order_action.done"
+    ACTION_REFUSED = "order_action.refused"
+    ACTION_MOOT = "order_action.moot"  # there was nothing left to act on
+    FLATTEN_CHANGED = "flatten.changed"
     TRADING_STATE_CHANGED = "trading_state.changed"
+    LIMITS_RELOADED = "limits.reloaded"
+    LIMITS_REFUSED = "limits.reload_refused"  # the old limits stay in force
     DISCREPANCY_OPENED = "discrepancy.opened"
+    DISCREPANCY_RESOLVED = "discrepancy.resolved"
     LEASE_ACQUIRED = "lease.acquired"
 
 

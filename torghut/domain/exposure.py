@@ -1,8 +1,9 @@
-"""Facts and exposure: what risk is judged on, and the arithmetic of "everything that may be live".
+"""Facts and reservations: what risk is judged on, and the arithmetic of "all that may be live".
 
-`Facts` are what is known of the outside, `Reservations` what other decisions may still turn into.
-The functions take the worse case throughout: the worse of our ledger and the broker's snapshot,
-and everything in flight on the same side as filled (P7).
+`Facts` are what is known of the outside, `Reservations` what other decisions may still turn into;
+both are stored with the verdict (storage/verdicts), so that it can be judged again. The functions
+take the worse case throughout: the worse of our ledger and the broker's snapshot, and everything
+in flight on the same side as filled (P7).
 """
 
 from __future__ import annotations
@@ -28,13 +29,30 @@ class TradingState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountFacts:
-    """The broker's account at `observed_at`, currency units."""
+    """The broker's account at `observed_at`, currency units.
+
+    `peak_equity` is the highest since a person last resumed the account.
+    """
 
     equity: Decimal | None
     last_equity: Decimal | None
     buying_power: Decimal | None
     blocked: bool
     observed_at: datetime
+    shorting_enabled: bool | None = None
+    peak_equity: Decimal | None = None
+    account_number: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetFacts:
+    """What the broker says of an asset. `listed`: False if it knows no such asset, None if this
+    broker keeps no list of assets at all; then nothing is known of it, and nothing is checked."""
+
+    listed: bool | None
+    tradable: bool = False
+    fractionable: bool = False
+    shortable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,34 +62,37 @@ class Facts:
     state: TradingState
     state_reason: str
     account: AccountFacts | None
+    live_account_number: str | None = None  # set in live mode: the account that is meant (P10)
     bid_px: Decimal | None = None
     ask_px: Decimal | None = None
     quoted_at: datetime | None = None
+    asset: AssetFacts | None = None
+    daily_volume: Decimal | None = None  # shares, average of the last sessions
     broker_qty: Decimal | None = None  # signed position at the broker; None: snapshot missing
     ledger_qty: Decimal = Decimal(0)  # signed position by our own books, fills not booked included
+    last_fill_at: datetime | None = None  # newest fill in the symbol, None: none that matters
     session_open: bool | None = None  # None: the session is not asked about (policy `send`)
+    open_discrepancies: int = 0
+    by_person: bool = False  # a person's own order (close, flatten), not a strategy's
 
-    def as_json(self) -> dict[str, object]:
-        """Plain JSON for the verdict's row."""
-        account = self.account
-        return {
-            "state": self.state.value,
-            "account": None
-            if account is None
-            else {
-                "equity": amount_text(account.equity),
-                "last_equity": amount_text(account.last_equity),
-                "buying_power": amount_text(account.buying_power),
-                "blocked": account.blocked,
-                "observed_at": account.observed_at.isoformat(),
-            },
-            "bid_px": amount_text(self.bid_px),
-            "ask_px": amount_text(self.ask_px),
-            "quoted_at": self.quoted_at.isoformat() if self.quoted_at else None,
-            "broker_qty": amount_text(self.broker_qty),
-            "ledger_qty": str(self.ledger_qty),
-            "session_open": self.session_open,
-        }
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestingOrder:
+    """An own order of the same symbol that may stand at the broker, with what bounds its price."""
+
+    side: str
+    limit_px: Decimal | None
+    stop_px: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderCounts:
+    """Orders of an account or of one strategy, the one under judgement not among them."""
+
+    open_orders: int = 0
+    last_second: int = 0
+    last_minute: int = 0
+    today: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,25 +101,28 @@ class Reservations:
 
     `buy_qty`, `sell_qty`: shares of this symbol still open, submitting or in doubt.
     `notional`: buying power that the account snapshot does not know of yet.
+    `others_*`: worth of all other symbols, worst case: gross, and the net's two ends; None where
+    a price is missing. `strategy_*`: the same of this strategy alone, and its own position.
+    `mark_px`: the highest price known of this symbol, of the market or of an order that is open.
     """
 
     buy_qty: Decimal = Decimal(0)
     sell_qty: Decimal = Decimal(0)
+    mark_px: Decimal | None = None
     notional: Decimal = Decimal(0)
-    open_orders: int = 0
-    orders_last_minute: int = 0
-    orders_today: int = 0
-
-    def as_json(self) -> dict[str, object]:
-        """Plain JSON for the verdict's row."""
-        return {
-            "buy_qty": str(self.buy_qty),
-            "sell_qty": str(self.sell_qty),
-            "notional": str(self.notional),
-            "open_orders": self.open_orders,
-            "orders_last_minute": self.orders_last_minute,
-            "orders_today": self.orders_today,
-        }
+    others_gross: Decimal | None = Decimal(0)
+    others_net_high: Decimal | None = Decimal(0)
+    others_net_low: Decimal | None = Decimal(0)
+    strategy_qty: Decimal = Decimal(0)
+    strategy_buy_qty: Decimal = Decimal(0)
+    strategy_sell_qty: Decimal = Decimal(0)
+    strategy_others: Decimal | None = Decimal(0)
+    counts: OrderCounts = OrderCounts()
+    strategy_counts: OrderCounts = OrderCounts()
+    rate_denials: int = 0  # of this strategy in the last minute
+    rejects_in_a_row: int = 0
+    twin_at: datetime | None = None  # newest order of the same symbol, side and size
+    resting: tuple[RestingOrder, ...] = ()  # own orders of the symbol on the other side
 
 
 def reference_px(request: OrderRequest, facts: Facts) -> Decimal | None:
@@ -130,37 +154,20 @@ def size_qty(request: OrderRequest, price: Decimal | None) -> Decimal | None:
     return (request.notional / price).quantize(SHARE_STEP, rounding=ROUND_UP)
 
 
-def bounds(facts: Facts) -> tuple[Decimal, Decimal]:
-    """(lowest, highest) position that the two books allow for."""
-    broker = facts.ledger_qty if facts.broker_qty is None else facts.broker_qty
-    return min(facts.ledger_qty, broker), max(facts.ledger_qty, broker)
-
-
-def position_after(
-    side: Side, size: Decimal | None, facts: Facts, reservations: Reservations
-) -> Decimal | None:
-    """Shares, unsigned, in the order's direction if all that may be live is filled with it."""
-    if size is None or facts.broker_qty is None:
-        return None
-    low, high = bounds(facts)
-    if side is Side.BUY:
-        return max(Decimal(0), high + reservations.buy_qty + size)
-    return max(Decimal(0), reservations.sell_qty + size - low)
-
-
-def opening_qty(
-    side: Side, size: Decimal | None, facts: Facts, reservations: Reservations
-) -> Decimal | None:
-    """The part of the order that opens or adds to a position, worst case."""
-    after = position_after(side, size, facts, reservations)
-    return None if after is None or size is None else min(size, after)
-
-
-def reduces(side: Side, size: Decimal, facts: Facts, reservations: Reservations) -> bool:
-    """True if the order cannot leave more than there is, with everything in flight counted."""
-    return opening_qty(side, size, facts, reservations) == 0
-
-
 def amount_text(amount: Decimal | None) -> str | None:
     """Canonical text of an amount, None for a missing one."""
     return None if amount is None else canonical_amount(amount)
+
+
+def daily_loss(account: AccountFacts) -> Decimal | None:
+    """Equity lost since the last close, realised and unrealised; below zero for a gain."""
+    if account.equity is None or account.last_equity is None:
+        return None
+    return account.last_equity - account.equity
+
+
+def drawdown_pct(account: AccountFacts) -> Decimal | None:
+    """Equity lost from its peak in percent of the peak."""
+    if account.equity is None or account.peak_equity is None or account.peak_equity <= 0:
+        return None
+    return (account.peak_equity - account.equity) * 100 / account.peak_equity

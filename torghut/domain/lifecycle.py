@@ -99,6 +99,7 @@ class Reason(StrEnum):
     ORDER_TERMINAL = "order_terminal"
     FACTS_AWAITED = "facts_awaited"  # judged when quote and account are known
     MARKET_CLOSED = "market_closed"  # policy `hold`: waits for the opening
+    CANCELED_BY_OPERATOR = "canceled_by_operator"  # called off before it was sent
     RISK_CHANGED = "risk_changed"  # approved once, and denied when it was about to be sent again
 
 

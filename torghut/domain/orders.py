@@ -4,7 +4,7 @@ An `OrderRequest` is built only by `parse_order`, which names every fault at onc
 `payload()` is the canonical form that `payload_digest` covers (torghut.domain.decisions).
 
 Structure is checked here, before anything is stored; the broker's own rules about a
-structurally sound order (increments, tif per asset class) stay with the broker's answer.
+structurally sound order (increments, tif per asset class) are in torghut.domain.order_rules.
 Terms and field names: FIX and the Alpaca Trading API v2.
 """
 
@@ -138,6 +138,7 @@ class Order:
 
     `status` is text, not an enum: an unknown status must never lose an order. Quantities are
     cumulative (`cum_qty`), as FIX names them; `avg_px` is None until something is filled.
+    Lists have legs as orders of their own, too.
     """
 
     broker_order_id: str
@@ -159,6 +160,7 @@ class Order:
     replaces: str | None
     replaced_by: str | None
     raw: Mapping[str, object]
+    legs: tuple[Order, ...] = ()  # orders that hang on this one, where the answer names them
 
     @property
     def terminal(self) -> bool:
@@ -214,7 +216,7 @@ def parse_order(data: Mapping[str, object], faults: list[Fault]) -> OrderRequest
     stop_loss = _leg(data, "stop_loss", ("stop_price",), ("limit_price",), faults)
     _check_size(data, faults)
     if order_type is not None:
-        _check_prices(order_type, data, faults)
+        _check_prices(order_type, order_class, data, faults)
     if order_class is not None:
         _check_class(order_class, data, faults)
     if len(faults) > before or symbol is None or side is None or order_type is None:
@@ -255,10 +257,16 @@ def _check_size(data: Mapping[str, object], faults: list[Fault]) -> None:
         faults.append(Fault("qty", "is missing; give qty or notional"))
 
 
-def _check_prices(order_type: OrderType, data: Mapping[str, object], faults: list[Fault]) -> None:
+def _check_prices(
+    order_type: OrderType,
+    order_class: OrderClass | None,
+    data: Mapping[str, object],
+    faults: list[Fault],
+) -> None:
     needed = _NEEDS[order_type]
+    elsewhere = "limit_price" if order_class is OrderClass.OCO else None  # in take_profit
     for name in ("limit_price", "stop_price"):
-        if name in needed and data.get(name) is None:
+        if name in needed and data.get(name) is None and name != elsewhere:
             faults.append(Fault(name, f"is required for a {order_type} order"))
         if name not in needed and data.get(name) is not None:
             faults.append(Fault(name, f"does not belong to a {order_type} order"))

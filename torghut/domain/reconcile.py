@@ -2,7 +2,9 @@
 
 Invariants, by which a correction is chosen for each broker order:
 
-R1  Every broker order has an execution: ours by client_order_id = decision_hash, else `external`.
+R1  Every broker order has an execution: ours by client_order_id (the decision_hash, or one that
+    was recorded for a replacement), as the successor of an order of ours, or because it hangs on
+    one (a leg, whose id the broker made), else `external`.
 R2  An execution's state is the fold of all that was seen of its order; what teaches nothing is
     no correction, so a repeated pass writes nothing.
 R3  A decision whose order exists is `submitted`: `submitting` and `in_doubt` are settled by it.
@@ -40,7 +42,8 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Our books on the orders in question: executions by broker_order_id, decisions by hash."""
+    """Our books on the orders in question: executions by broker_order_id, and the status of the
+    decision that an order may belong to, by the order's client_order_id."""
 
     executions: Mapping[str, ExecutionState]
     decisions: Mapping[str, DecisionStatus]
@@ -64,6 +67,23 @@ def diff(broker: Iterable[Order], local: Local) -> list[Correction]:
         if kind is not None:
             corrections.append(Correction(kind, order))
     return corrections
+
+
+def claims(orders: Iterable[Order]) -> dict[str, str]:
+    """client_order_id → the decision_hash that it would have: its own, or that of the order which
+    names it as a leg."""
+    listed = list(orders)
+    legs = {leg.client_order_id: order.client_order_id for order in listed for leg in order.legs}
+    return {order.client_order_id: order.client_order_id for order in listed} | legs
+
+
+def would_be_told(correction: Correction, local: Local) -> bool:
+    """Whether the broker tells this by itself: an order, a status or a quantity that is new here.
+
+    Not told is what moves without an event, as a `submitted_at` that is stamped again.
+    """
+    known, order = local.executions.get(correction.order.broker_order_id), correction.order
+    return known is None or order.status != known.status or order.cum_qty > known.cum_qty
 
 
 def _kind(order: Order, local: Local) -> CorrectionKind | None:

@@ -13,16 +13,19 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from torghut.config import RiskPolicy, Settings
+from torghut.config import Settings
 from torghut.domain.events import Event, EventKind
 from torghut.domain.exposure import TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.domain.risk_case import Verdict
 from torghut.services import risk_engine
+from torghut.services.limit_reload import PolicyInForce
 from torghut.services.placing import Claim
 from torghut.services.risk_engine import FACTS_RETRY_S, Judged, Outside
 from torghut.services.session_gate import SessionGate
 from torghut.storage import attempts, control, decisions, executions
 from torghut.storage.attempts import Intent
+from torghut.storage.control import TradingStates
 from torghut.storage.decisions import Advance
 from torghut.storage.rows import DecisionRow, Lease
 
@@ -34,37 +37,44 @@ class Claimer:
     """Judges and claims decisions of one account."""
 
     def __init__(
-        self, account: str, policy: RiskPolicy, sessions: SessionGate, settings: Settings
+        self, account: str, policy: PolicyInForce, sessions: SessionGate, settings: Settings
     ) -> None:
         self._account = account
         self._policy = policy
         self._sessions = sessions
         self._settings = settings
 
+    def wants(self, *names: str) -> bool:
+        """True if one of these limits is on: its facts are needed for the next claim."""
+        return self._policy.current.uses(*names)
+
     def claim(
         self, tx: Connection, lease: Lease, outside: Outside, *, limit: int, now: datetime
     ) -> tuple[list[Claim], int]:
         """Up to `limit` due decisions, oldest first; returns the claims and how many were seen.
 
-        Without leave to submit (halted, shadow mode) decisions are judged and not claimed.
+        Without leave to submit (halted, shadow mode) decisions are judged and not claimed; of a
+        halted strategy likewise.
         """
-        state = control.trading_state(tx, self._account, lock=True)
-        submitting = self._settings.trading_enabled and state[0] is not TradingState.HALTED
+        states = control.trading_states(tx, self._account, lock=True)
+        submitting = self._settings.trading_enabled and states.account[0] is not TradingState.HALTED
         statuses = CLAIMED if submitting else CLAIMED[:1]
-        rows = decisions.claim(tx, self._account, statuses, now=now, limit=limit)
+        rows = decisions.claim(
+            tx, self._account, statuses, resting=states.halted(), now=now, limit=limit
+        )
         live = self._hold(tx, self.expire(tx, rows, lease, now), lease, now)
         judged = risk_engine.judge(
             tx,
             self._account,
             live,
             outside,
-            self._policy,
-            state,
-            facts_wait_s=self._settings.facts_wait_s,
+            self._policy.current,
+            states,
+            settings=self._settings,
             now=now,
         )
         approved = self._write_verdicts(tx, judged, lease, now)
-        claims = self._write_intents(tx, approved, lease, now) if submitting else []
+        claims = self._write_intents(tx, approved, states, lease, now) if submitting else []
         return claims, len(rows)
 
     def expire(
@@ -131,10 +141,11 @@ class Claimer:
             assert verdict.deny_reason is not None
             reason = verdict.deny_reason.value
             if row.status is DecisionStatus.PLANNED:
-                steps.append(_step(row, DecisionStatus.DENIED, reason, now))
+                detail = told(verdict)
+                steps.append(_step(row, DecisionStatus.DENIED, reason, now, detail))
                 kind = EventKind.DECISION_DENIED
             else:
-                detail = f"{Reason.RISK_CHANGED}: {reason}"
+                detail = f"{Reason.RISK_CHANGED}: {told(verdict)}"
                 steps.append(_step(row, DecisionStatus.CANCELED, reason, now, detail))
                 kind = EventKind.DECISION_CANCELED
             events.append(self._event(kind, row, reason=reason))
@@ -143,7 +154,12 @@ class Claimer:
         return approved
 
     def _write_intents(
-        self, tx: Connection, approved: list[Judged], lease: Lease, now: datetime
+        self,
+        tx: Connection,
+        approved: list[Judged],
+        states: TradingStates,
+        lease: Lease,
+        now: datetime,
     ) -> list[Claim]:
         rows = [item.row for item in approved]
         known = executions.existing(tx, [row.decision_hash for row in rows])
@@ -153,6 +169,7 @@ class Claimer:
                 row.attempts + 1,
                 check_first=row.attempts > 0 or row.decision_hash in known,
                 fencing_token=lease.fencing_token,
+                state=states.of(row.strategy)[0],
             )
             for row in rows
         ]
@@ -173,10 +190,19 @@ class Claimer:
                 attempt_no=claim.attempt_no,
                 client_order_id=claim.row.decision_hash,
                 order_sent=claim.row.order.payload(),
+                strategy=claim.row.strategy,
+                counted_today=risk_engine.counted_today(claim.row, now),
             )
             for claim in claims
         ]
-        attempts.add_intents(tx, intents, token=lease.fencing_token, now=now)
+        attempts.add_intents(
+            tx,
+            self._account,
+            intents,
+            token=lease.fencing_token,
+            day=risk_engine.day_start(now).date(),
+            now=now,
+        )
         started = [
             self._event(EventKind.SUBMIT_STARTED, c.row, attempt_no=c.attempt_no) for c in claims
         ]
@@ -190,6 +216,16 @@ class Claimer:
 
     def _event(self, kind: EventKind, row: DecisionRow, **payload: object) -> Event:
         return Event(kind, ACTOR, self._account, row.decision_hash, payload)
+
+
+def told(verdict: Verdict) -> str:
+    """The check that named a denial, in one line."""
+    assert verdict.deny_reason is not None
+    failed = verdict.failed(verdict.deny_reason)
+    assert failed is not None
+    check = failed.as_json()
+    line = f"{check['name']}: {check['measured']}, limit {check['limit']} {check['unit']}"
+    return line.rstrip()[:500]
 
 
 def _out_of_time(row: DecisionRow) -> str:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import queue
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor as Pool
 from datetime import datetime, timedelta
 
@@ -49,12 +49,14 @@ from torghut.services.session_gate import SessionGate
 from torghut.services.transitions import Taking, take
 from torghut.storage import attempts, control, decisions
 from torghut.storage.database import Database
-from torghut.storage.leases import LeaseLost, fence, lock_books
+from torghut.storage.leases import LeaseLost, fence, lock_books, lock_risk
 from torghut.storage.rows import Lease
 
 SWEEP_MAX = 500
 EXPIRE_EVERY_S = 1.0
 STARVED_LOG_S = 10.0
+QUOTED = ("price_collar_bps", "max_quote_age_s")
+"""Limits that need a quote even where the order names its price."""
 
 log = structlog.get_logger(__name__)
 
@@ -139,23 +141,22 @@ class Executor:
     # ------------------------------------------------------------------ 2 claim
 
     def _claim_and_place(self, lease: Lease, now: datetime) -> dict[str, int]:
-        # as many as there are callers: what is claimed is posted at once, so that nothing claimed
-        # before a halt or an expiry waits in a queue until after it
+        # as many as there are callers: what is claimed is posted at once, and does not wait in a
+        # queue for a halt or an expiry to overtake it
         free = self._settings.submit_threads - len(self._in_flight)
         if free <= 0:
             return {}
         with self._database.transaction() as tx:
-            symbols = decisions.due_symbols(tx, self._account, CLAIMED, now=now, limit=free)
+            resting = control.trading_states(tx, self._account).halted()
+            symbols = decisions.due_symbols(
+                tx, self._account, CLAIMED, resting=resting, now=now, limit=free
+            )
         if not symbols:
             return {}
         tokens = self._budget.for_orders(free)
         if not tokens:
             self._say_starved(now)
-        outside = Outside(
-            quotes=self._outside.quotes([s for s, quote in symbols.items() if quote], now),
-            account=self._outside.account(now),
-            session_open=self._sessions.asked(symbols, now),
-        )
+        outside = self._look_outside(symbols, now)
         claims: list[Claim] = []
         counts: dict[str, int] = {}
         if tokens:
@@ -164,6 +165,20 @@ class Executor:
         for claim in claims:
             self._pool.submit(self._place_one, claim)
         return counts
+
+    def _look_outside(self, symbols: Mapping[str, bool], now: datetime) -> Outside:
+        """What the limits that are on need to know; `symbols` says which need a quote."""
+        wants = self._claimer.wants
+        quoted = wants(*QUOTED)
+        return Outside(
+            quotes=self._outside.quotes(
+                [s for s, quote in symbols.items() if quote or quoted], now
+            ),
+            assets=self._outside.assets(symbols, now) if wants("check_assets") else {},
+            volumes=self._outside.volumes(symbols, now) if wants("max_adv_pct") else {},
+            account=self._outside.account(now),
+            session_open=self._sessions.asked(symbols, now),
+        )
 
     def _say_starved(self, now: datetime) -> None:
         if self._starved_at and now - self._starved_at < timedelta(seconds=STARVED_LOG_S):
@@ -177,6 +192,7 @@ class Executor:
         claims: list[Claim] = []
         try:
             with self._database.transaction() as tx:
+                lock_risk(tx, self._account)
                 fence(tx, lease, margin_s=self._settings.lease_ttl_s / 5)
                 claims, seen = self._claimer.claim(
                     tx, lease, outside, limit=limit, now=self._clock()
@@ -268,7 +284,7 @@ class Executor:
 
     def _halt(self, tx: Connection, placed: Placed, now: datetime) -> None:
         answer = placed.answer
-        control.set_trading_state(
+        control.tighten(
             tx,
             control.account_scope(self._account),
             TradingState.HALTED,

@@ -18,9 +18,9 @@ from torghut.domain.decisions import Decision
 from torghut.domain.errors import DatabaseUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.recovery_points import RecoveryPoint, reached
-from torghut.storage import control, decisions
+from torghut.storage import control, intake
 from torghut.storage.database import Database
-from torghut.storage.decisions import INTAKE_BATCH_MAX
+from torghut.storage.intake import INTAKE_BATCH_MAX
 from torghut.storage.rows import Intake, IntakeResult
 
 TRIES = 3
@@ -64,7 +64,7 @@ class IntakeDesk:
 def store(tx: Connection, batch: Sequence[Decision], *, source: str, clock: Clock) -> list[Intake]:
     """Insert decisions with their events in the caller's transaction (the scheduler's tick)."""
     now = clock()
-    answers = decisions.insert(tx, batch, source=source, now=now)
+    answers = intake.insert(tx, batch, source=source, now=now)
     planned = [
         Event(
             EventKind.DECISION_PLANNED,

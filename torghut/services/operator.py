@@ -1,22 +1,28 @@
 """What an operator does by hand, the same from the CLI and over HTTP.
 
     halt    nothing new is sent; what stands at the broker is still followed
+    reduce  only orders that shrink a position are sent
     resume  back to active
 
 Each change is one transaction with its event, under an actor and a reason, and survives restarts
-(P11). A scope is `global` or one account; the strictest of those that apply is in force, so an
-account stays halted until its own scope *and* the global one are active.
+(P11). A scope is `global`, one account, or one strategy on every account; the strictest of those
+that apply is in force, so an account stays halted until its own scope *and* the global one are
+active. A trip of the program's own is lifted the same way, by a person.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
+from sqlalchemy import Connection
+
+from torghut.config import Settings
 from torghut.domain.errors import Fault, TorghutError
 from torghut.domain.exposure import TradingState
 from torghut.domain.values import parse_text
-from torghut.storage import control, leases
+from torghut.storage import control, facts, leases
 from torghut.storage.control import GLOBAL
 from torghut.storage.database import Database
 
@@ -53,68 +59,73 @@ class Change:
         }
 
 
-def scope_of(account: str | None) -> str:
-    """The scope of an account; None is the global one."""
+def scope_of(account: str | None, strategy: str | None = None) -> str:
+    """The scope of an account or of a strategy; without either the global one.
+
+    Raises NotChanged for both at once: a strategy's state holds on every account.
+    """
+    if account is not None and strategy is not None:
+        raise NotChanged(Fault("strategy", "cannot go with an account: name one of them"))
+    if strategy is not None:
+        return control.strategy_scope(strategy)
     return GLOBAL if account is None else control.account_scope(account)
 
 
-def halt(
-    database: Database,
-    scope: str,
-    *,
-    actor: str,
-    reason: str,
-    now: datetime,
-    own_account: str | None = None,
-) -> Change:
-    """Stop sending orders in `scope`.
-
-    An account must be `own_account` (that of the settings) or one that a process has traded.
-    Raises NotChanged (unknown account, no usable reason), DatabaseUnavailable.
-    """
-    _check_account(database, scope, own_account)
-    return _change(database, scope, TradingState.HALTED, actor=actor, reason=reason, now=now)
-
-
-def resume(
-    database: Database,
-    scope: str,
-    *,
-    actor: str,
-    reason: str,
-    now: datetime,
-    own_account: str | None = None,
-) -> Change:
-    """Make `scope` active again. Arguments and errors as `halt`."""
-    _check_account(database, scope, own_account)
-    return _change(database, scope, TradingState.ACTIVE, actor=actor, reason=reason, now=now)
-
-
-def _check_account(database: Database, scope: str, own_account: str | None) -> None:
-    """A mistyped account would be "halted" while the real one goes on trading."""
-    account = scope.partition(":")[2]
-    if scope == GLOBAL or account == own_account:
-        return
+def state_now(database: Database, account: str, strategy: str) -> TradingState:
+    """What is in force for an order of `strategy` at this moment. Raises DatabaseUnavailable."""
     with database.transaction() as tx:
-        if leases.current(tx, account) is None:
-            raise NotChanged(
-                Fault("account", f"{account!a} was never traded by a process on this database")
-            )
+        return control.trading_state(tx, account, strategy=strategy)[0]
 
 
-def _change(
+def change(
+    state: TradingState,
     database: Database,
     scope: str,
-    state: TradingState,
     *,
     actor: str,
     reason: str,
     now: datetime,
+    settings: Settings,
 ) -> Change:
+    """Put `scope` into `state`.
+
+    An account must be that of the settings or one that a process has traded; a strategy must be
+    in the settings, or have decided or been restricted before. Raises NotChanged (unknown scope, no
+    usable reason), DatabaseUnavailable.
+    """
     try:
         reason = parse_text(reason.strip(), length_max=REASON_LENGTH_MAX)
     except ValueError as error:
         raise NotChanged(Fault("reason", str(error))) from None
     with database.transaction() as tx:
+        _check_known(tx, scope, settings)
         before = control.set_trading_state(tx, scope, state, actor=actor, reason=reason, now=now)
+        if before is not None and state is TradingState.ACTIVE:
+            kind, _, name = scope.partition(":")
+            if kind != "strategy":
+                facts.forget_peak(tx, name or None)
     return Change(scope, state if before is None else before, state)
+
+
+halt = partial(change, TradingState.HALTED)
+reduce = partial(change, TradingState.REDUCING)
+resume = partial(change, TradingState.ACTIVE)
+
+
+def _check_known(tx: Connection, scope: str, settings: Settings) -> None:
+    """A mistyped name would be "halted" while the real one goes on trading."""
+    kind, _, name = scope.partition(":")
+    if kind == "account" and name != settings.account and leases.current(tx, name) is None:
+        raise NotChanged(
+            Fault("account", f"{name!a} was never traded by a process on this database")
+        )
+    if (
+        kind == "strategy"
+        and name not in settings.strategies
+        and not control.strategy_known(tx, name)
+    ):
+        raise NotChanged(
+            Fault(
+                "strategy", f"{name!a} is not in the settings and has never decided anything here"
+            )
+        )

@@ -1,10 +1,11 @@
-"""What risk needs to know of the outside: quotes and the broker's account, fetched before the
-transaction that judges with them (story 18), each with the instant at which it was asked for.
+"""What risk needs to know of the outside: quotes, assets, volumes and the broker's account, fetched
+before the transaction that judges with them (story 18), each with the instant at which it was
+asked for.
 
-Quotes live in memory for `QUOTE_TTL_S`. The account snapshot is a row, shared by all processes;
-when it is older than `ACCOUNT_TTL_S` it is asked for again beside the work, because risk counts
-what happened since (torghut.storage.facts); only one older than `ACCOUNT_AGE_MAX_S` is waited
-for, and not used when the broker does not answer.
+Quotes live in memory for `QUOTE_TTL_S`, assets and volumes for `ASSET_TTL_S`. The account
+snapshot is a row, shared by all processes; when it is older than `ACCOUNT_TTL_S` it is asked for
+again beside the work, because risk counts what happened since (torghut.storage.exposure); only
+one older than `ACCOUNT_AGE_MAX_S` is waited for, and not used when the broker does not answer.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.exposure import AssetFacts
+from torghut.domain.sessions import latest_session
 from torghut.ports import Broker, MarketData, Quote
 from torghut.services.questions import Questions
 from torghut.storage import facts
@@ -25,6 +30,8 @@ from torghut.storage.database import Database
 from torghut.storage.rows import AccountSnapshot
 
 QUOTE_TTL_S = 2.0
+ASSET_TTL_S = 3600.0
+VOLUME_SESSIONS = 20
 ACCOUNT_TTL_S = 5.0
 ACCOUNT_AGE_MAX_S = 60.0
 BUDGET_WAIT_S = 1.0
@@ -50,6 +57,8 @@ class OutsideFacts:
         self._market = market
         self._clock = clock
         self._quotes: dict[str, tuple[datetime, Quote]] = {}
+        self._assets: dict[str, tuple[datetime, AssetFacts]] = {}
+        self._volumes: dict[str, tuple[datetime, Decimal]] = {}
         self._refresher = ThreadPoolExecutor(1, "account")
         self._refreshing: Future[AccountSnapshot | None] | None = None
 
@@ -64,6 +73,39 @@ class OutsideFacts:
             except (BrokerUnavailable, BrokerRefused) as error:
                 log.warning("quotes unavailable", symbols=len(wanted), error=str(error))
         return {s: self._quotes[s][1] for s in symbols if s in self._quotes and self._fresh(s, now)}
+
+    def assets(self, symbols: Collection[str], now: datetime) -> Mapping[str, AssetFacts]:
+        """Assets not older than ASSET_TTL_S; those that could not be asked for are left out."""
+        known = _fresh(self._assets, symbols, now)
+        for symbol in symbols:
+            if symbol in known:
+                continue
+            try:
+                asset = self._ask(partial(_asset, symbol))
+            except (BrokerUnavailable, BrokerRefused) as error:
+                log.warning("asset unavailable", symbol=symbol, error=str(error))
+                continue
+            self._assets[symbol] = (now, asset)
+            known[symbol] = asset
+        return known
+
+    def volumes(self, symbols: Collection[str], now: datetime) -> Mapping[str, Decimal]:
+        """Average daily volume, shares, of the last VOLUME_SESSIONS sessions that have closed."""
+        known = _fresh(self._volumes, symbols, now)
+        wanted = [symbol for symbol in symbols if symbol not in known]
+        if wanted:
+            try:
+                bars = self._market.daily_bars(
+                    wanted, end=latest_session(now), count=VOLUME_SESSIONS
+                )
+            except (BrokerUnavailable, BrokerRefused) as error:
+                log.warning("volumes unavailable", symbols=len(wanted), error=str(error))
+                return known
+            for symbol, days in bars.items():
+                average = sum((bar.volume for bar in days), Decimal(0)) / len(days)
+                self._volumes[symbol] = (now, average)
+                known[symbol] = average
+        return known
 
     def account(self, now: datetime) -> AccountSnapshot | None:
         """The newest account snapshot; None if there is none young enough to judge on."""
@@ -100,9 +142,8 @@ class OutsideFacts:
         except (BrokerUnavailable, BrokerRefused) as error:
             log.warning("account facts unavailable", account=self._account, error=str(error))
             return None
-        held = {position.symbol: position.qty for position in positions}
         with self._database.transaction() as tx:
-            facts.store_account(tx, self._account, answer, held, observed_at=asked_at)
+            facts.store_account(tx, self._account, answer, positions, observed_at=asked_at)
             return facts.account_snapshot(tx, self._account)
 
     def _ask(self, question: Callable[[Broker], T]) -> T:
@@ -111,3 +152,14 @@ class OutsideFacts:
     def _fresh(self, symbol: str, now: datetime) -> bool:
         # one TTL more than asked for: an outage of the data source shows as missing within seconds
         return now - self._quotes[symbol][0] <= timedelta(seconds=2 * QUOTE_TTL_S)
+
+
+def _asset(symbol: str, broker: Broker) -> AssetFacts:
+    return broker.asset(symbol)
+
+
+def _fresh(
+    kept: Mapping[str, tuple[datetime, T]], symbols: Collection[str], now: datetime
+) -> dict[str, T]:
+    oldest = now - timedelta(seconds=ASSET_TTL_S)
+    return {s: kept[s][1] for s in symbols if s in kept and kept[s][0] > oldest}

@@ -1,6 +1,7 @@
 """Placing one order: the calls to the broker, with no transaction open (P3).
 
 ```
+just before any POST                trading state, lease, time: over or stricter ─▶ no POST
 first attempt, no execution known   POST
 a repeated attempt                  lookup ─ absent ─▶ POST      found or unanswered ─▶ no POST
 answer "refused" or "exists"        … ─▶ lookup once
@@ -18,13 +19,15 @@ from dataclasses import dataclass
 import structlog
 
 from torghut.clock import Clock
-from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable
+from torghut.domain.exposure import TradingState
 from torghut.domain.orders import Order
 from torghut.domain.submission import Proof
 from torghut.ports import Answer, Broker, Outcome
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.rate_budget import RateBudget
 from torghut.storage.attempts import Asked
+from torghut.storage.control import stricter
 from torghut.storage.rows import DecisionRow
 
 LOOKUP_BUDGET_WAIT_S = 5.0
@@ -40,6 +43,7 @@ class Claim:
     attempt_no: int
     check_first: bool
     fencing_token: int
+    state: TradingState  # under which it was judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +62,25 @@ class Placed:
 class Placer:
     """Makes the calls; thread-safe, because broker and budget are.
 
-    `owns` says whether the account is still ours under a fencing token: a process that was frozen
-    asks once more before it sends, and so does one whose decision ran out of time meanwhile.
+    `state` reads the trading state of a strategy: what has become stricter since the claim, by
+    whatever process, keeps the order back, and so does not being able to know. `owns` says whether
+    the account is still ours under a fencing token: a process that was frozen asks once more before
+    it sends, and so does one whose decision ran out of time meanwhile.
     """
 
     def __init__(
-        self, broker: Broker, budget: RateBudget, clock: Clock, *, owns: Callable[[int], bool]
+        self,
+        broker: Broker,
+        budget: RateBudget,
+        clock: Clock,
+        *,
+        state: Callable[[str], TradingState],
+        owns: Callable[[int], bool],
     ) -> None:
         self._broker = broker
         self._budget = budget
         self._clock = clock
+        self._state = state
         self._owns = owns
 
     def place(self, claim: Claim) -> Placed:
@@ -113,9 +126,9 @@ class Placer:
                 answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
                 return Placed(row, number, Proof.NOT_SENT, answer, order, check.proof, (check,))
             checks = (check,)
-        if not self._owns(claim.fencing_token) or row.expires_at <= self._clock():
-            message = "not sent: its time or our lease was over when it came to sending"
-            answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
+        held = self._held_back(claim)
+        if held is not None:
+            answer = Answer(outcome=Outcome.NEVER_LEFT, message=f"not sent: {held}")
             return Placed(row, number, Proof.NOT_SENT, answer, asked=checks)
         # from here on nothing of ours can stop the call: the broker's uniqueness must (P1)
         reached(RecoveryPoint.SUBMIT_BEFORE_CALL)
@@ -127,6 +140,18 @@ class Placer:
             return Placed(row, number, proof, answer, answer.order, None, checks)
         check, order = self._check(row, number)
         return Placed(row, number, proof, answer, order, check.proof, (*checks, check))
+
+    def _held_back(self, claim: Claim) -> str | None:
+        """Why the order must not leave after all; the clocks last: the question takes time."""
+        try:
+            state = self._state(claim.row.strategy)
+        except DatabaseUnavailable as error:
+            return f"the trading state could not be read: {error}"
+        if stricter(state, claim.state):
+            return f"trading became {state} when it came to sending"
+        if not self._owns(claim.fencing_token) or claim.row.expires_at <= self._clock():
+            return "its time or our lease was over when it came to sending"
+        return None
 
     def _check(self, row: DecisionRow, attempt_no: int) -> tuple[Asked, Order | None]:
         reached(RecoveryPoint.CHECK_BEFORE_CALL)

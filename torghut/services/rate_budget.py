@@ -106,6 +106,11 @@ class RateBudget:
             self._refill()
             return self._level
 
+    @property
+    def background_every_s(self) -> float:
+        """Seconds in which the background share gains one token."""
+        return 60 / (self._per_min * BACKGROUND_SHARE)
+
     def _next_token_s(self, background: bool) -> float:
         wait_s = (1 - self._level) * 60 / self._per_min
         if background:

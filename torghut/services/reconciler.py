@@ -5,10 +5,13 @@ One pass, each step on its own, so that one that fails does not keep the others 
 ```
 account   GET account, positions ───────────▶ snapshot for risk
 orders    GET orders since cursor − overlap ─▶ diff ─▶ executions, decisions, discrepancies
-open      our executions that are not terminal and were not in that list ─▶ GET each
+open      our executions that are not terminal and were not in that list, successors of replaced
+          orders that we do not know ─▶ GET each
 fills     GET FILL activities since cursor ──▶ fills, positions       (services/fill_ledger)
 close     decisions whose order is terminal
 ```
+
+After an update of the broker's stream only `fills` and `close` are run (services/live_updates).
 
 Pages are processed one transaction each; if power fails between them the next pass reads them
 again and finds nothing to do. Each broker order is written in a savepoint of its own: a row that
@@ -32,7 +35,14 @@ from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
-from torghut.domain.reconcile import Correction, CorrectionKind, Local, diff
+from torghut.domain.reconcile import (
+    Correction,
+    CorrectionKind,
+    Local,
+    claims,
+    diff,
+    would_be_told,
+)
 from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Broker, Page
 from torghut.recovery_points import RecoveryPoint, reached
@@ -46,7 +56,7 @@ from torghut.services.recording import (
     note_duplicate,
     note_unreadable,
 )
-from torghut.storage import control, decisions, executions
+from torghut.storage import control, decisions, executions, order_targets
 from torghut.storage.database import Database
 from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation, execution_state
@@ -100,6 +110,17 @@ class Reconciler:
         """One pass; returns how much each step wrote. Steps that failed count under `failed`."""
         with self._pass:
             return self._run(lease)
+
+    def catch_up(self, lease: Lease, now: datetime) -> Counts:
+        """Only what a fill or an end just heard of needs: missing fills, finished decisions.
+
+        Asks the broker nothing where no fill is missing. Raises BrokerUnavailable.
+        """
+        with self._pass:
+            with self._database.transaction() as tx:
+                missing = executions.oldest_unledgered(tx, self._account)
+            counts = self._fills.run(lease) if missing is not None else {}
+            return counts | self._close_step(lease)
 
     def _run(self, lease: Lease) -> Counts:
         counts: Counts = {}
@@ -160,7 +181,8 @@ class Reconciler:
         """local → broker: executions still open here; by list where that saves requests."""
         with self._database.transaction() as tx:
             rows = executions.unfinished(tx, self._account, limit=OPEN_MAX)
-        if not rows:
+            lost = order_targets.lost_successors(tx, self._account, limit=ASK_SINGLY_MAX)
+        if not rows and not lost:
             return {}
         listed = self._ask(lambda broker: broker.open_orders())
         seen = {order.broker_order_id: order for order in listed}
@@ -168,8 +190,10 @@ class Reconciler:
         if len(missing) > ASK_SINGLY_MAX:
             oldest = min(row.broker_created_at for row in missing.values())
             seen |= self._listed(oldest - timedelta(seconds=OVERLAP_S))
-        asked, failures = self._asked_singly([id_ for id_ in missing if id_ not in seen])
-        ours = {row.broker_order_id for row in rows}
+        asked, failures = self._asked_singly(
+            [*(id_ for id_ in lost if id_ not in seen), *(i for i in missing if i not in seen)]
+        )
+        ours = {row.broker_order_id for row in rows} | set(lost)
         found = [order for id_, order in (seen | asked).items() if id_ in ours]
         counts: Counts = {"unanswered": failures}
         for start in range(0, len(found), CHUNK_MAX):
@@ -225,14 +249,19 @@ class Reconciler:
 
     # ------------------------------------------------------------------ orders
 
+    def see_orders(self, lease: Lease, orders: Sequence[Order]) -> Counts:
+        """Book orders as the broker shows them, whosever they are."""
+        return self._book_orders(lease, orders, None)
+
     def _book_orders(self, lease: Lease, page: Sequence[Order], newest: datetime | None) -> Counts:
         now = self._clock()
         counts: Counts = {}
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
-            corrections, owners = self._diff(tx, page)
+            corrections, owners, unheard = self._diff(tx, page)
             if corrections:
                 fence(tx, lease)
+            counts["unheard"] = unheard
             for correction in corrections:
                 owner = owners.get(correction.order.client_order_id)
                 order = correction.order
@@ -255,17 +284,35 @@ class Reconciler:
 
     def _diff(
         self, tx: Connection, page: Sequence[Order]
-    ) -> tuple[list[Correction], dict[str, DecisionRow]]:
+    ) -> tuple[list[Correction], dict[str, DecisionRow], int]:
+        """Corrections, the decisions concerned, and how many of them an update would have told."""
         known = executions.by_broker_ids(tx, [order.broker_order_id for order in page])
-        strangers = [o.client_order_id for o in page if o.broker_order_id not in known]
-        owners = decisions.by_hashes(tx, strangers) if strangers else {}
+        owners = self._owners(tx, page, [o for o in page if o.broker_order_id not in known])
         local = Local(
             executions={id_: execution_state(row) for id_, row in known.items()},
-            decisions={hash_: row.status for hash_, row in owners.items()},
+            decisions={id_: row.status for id_, row in owners.items()},
         )
         corrections = diff(page, local)
-        folded = [c.order.client_order_id for c in corrections if c.kind is CorrectionKind.FOLD]
-        return corrections, owners | (decisions.by_hashes(tx, folded) if folded else {})
+        folded = [c.order for c in corrections if c.kind is CorrectionKind.FOLD]
+        unheard = sum(would_be_told(correction, local) for correction in corrections)
+        return corrections, owners | self._owners(tx, page, folded), unheard
+
+    def _owners(
+        self, tx: Connection, page: Sequence[Order], orders: Sequence[Order]
+    ) -> dict[str, DecisionRow]:
+        """client_order_id → the decision whose order, successor or leg it is, locked."""
+        owners = order_targets.owners(tx, orders)
+        hashes = claims(page)
+        legs = {
+            order.client_order_id: hashes[order.client_order_id]
+            for order in orders
+            if order.client_order_id not in owners
+            and hashes[order.client_order_id] != order.client_order_id
+        }
+        if not legs:
+            return owners
+        found = decisions.by_hashes(tx, sorted(set(legs.values())))
+        return owners | {id_: found[hash_] for id_, hash_ in legs.items() if hash_ in found}
 
     def _apply(
         self,

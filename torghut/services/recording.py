@@ -7,6 +7,7 @@ the settler (a lookup) and the reconciler (the broker's lists).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -17,10 +18,11 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from torghut.domain.executions import order_differences
 from torghut.domain.lifecycle import DecisionStatus, Reason
-from torghut.domain.orders import Order
+from torghut.domain.order_actions import changed
+from torghut.domain.orders import Order, OrderRequest
 from torghut.domain.submission import LOOKUP_CAP_S, Step
 from torghut.ports import Page
-from torghut.storage import control, executions
+from torghut.storage import control, executions, order_actions
 from torghut.storage.database import first_line
 from torghut.storage.executions import Observation, Recorded
 from torghut.storage.rows import DecisionRow
@@ -45,7 +47,8 @@ def book_own_order(
     source: str,
     now: datetime,
 ) -> bool:
-    """Append the observation and fold it; an order unlike the one asked for is a discrepancy.
+    """Append the observation and fold it, and those of its legs, which are the decision's as well;
+    an order unlike the one asked for is a discrepancy.
 
     False if it cannot be stored at all: then that is a discrepancy, and nothing else was written.
     """
@@ -89,8 +92,10 @@ def _book(
     recorded = executions.record(
         tx, decision.account, Observation(order, decision.decision_id, origin, source), now=now
     )
-    first_seen = recorded.created or recorded.attached
-    differences = order_differences(decision.order, order) if first_seen else {}
+    # a leg is not compared: its price and side come from the order that it hangs on
+    own = order.client_order_id.startswith(decision.decision_hash) or order.replaces is not None
+    first_seen = own and (recorded.created or recorded.attached)
+    differences = order_differences(_asked_for(tx, decision, order), order) if first_seen else {}
     if differences:
         evidence: dict[str, object] = {
             "broker_order_id": order.broker_order_id,
@@ -106,6 +111,23 @@ def _book(
             now=now,
         )
     note_duplicate(tx, decision.account, order, recorded, actor=origin, now=now)
+    for leg in order.legs:
+        # the broker gave the leg its client_order_id: that it hangs on our order makes it ours
+        observation = Observation(leg, decision.decision_id, origin, source)
+        booked = executions.record(tx, decision.account, observation, now=now)
+        note_duplicate(tx, decision.account, leg, booked, actor=origin, now=now)
+
+
+def _asked_for(tx: Connection, decision: DecisionRow, order: Order) -> OrderRequest:
+    """The order as it was asked for: the decision's, or its recorded replacement.
+
+    Of a successor that somebody else made nothing is known but what can never change.
+    """
+    if order.client_order_id == decision.decision_hash:
+        return decision.order
+    unknown = replace(decision.order, qty=None, notional=None, limit_price=None, stop_price=None)
+    changes = order_actions.changes_of(tx, order.client_order_id)
+    return unknown if changes is None else changed(unknown, changes)
 
 
 def note_unreadable(

@@ -2,7 +2,7 @@
 
 ```
 standby ──acquire──▶ owner ──lease lost──▶ standby            (checked every TTL/5)
-                      │ loops: executor · settler · reconciler
+                      │ loops: executor · settler · reconciler · live updates · fills · guard · risk
 SIGTERM ─▶ stop claiming ─▶ finish what is in flight ─▶ release the lease ─▶ end
 ```
 
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 import structlog
 from sqlalchemy import Connection
@@ -30,8 +31,8 @@ from torghut.clock import Clock
 from torghut.domain.errors import ConfigError, DatabaseUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.services.executor import Executor
+from torghut.services.live_updates import LiveUpdates
 from torghut.services.loops import Loop
-from torghut.services.reconciler import Reconciler
 from torghut.services.settler import Settler
 from torghut.storage import control, leases
 from torghut.storage.database import Database
@@ -39,13 +40,16 @@ from torghut.storage.rows import Lease
 
 EXECUTOR_POLL_S = 0.25
 SETTLER_POLL_S = 0.25
+LIVE_POLL_S = 0.25
 SHUTDOWN_S = 20.0
+
+Pass = Callable[[Lease, datetime], Mapping[str, int]]
 
 log = structlog.get_logger(__name__)
 
 
 class Supervisor:
-    """Runs one account in this process: heartbeat, executor, settler, reconciler."""
+    """Runs one account in this process: every loop that needs its lease."""
 
     def __init__(
         self,
@@ -77,28 +81,50 @@ class Supervisor:
         self._reconcile_interval_s = reconcile_interval_s
         self._loops: list[Loop] = []
         self._executor: Executor | None = None
+        self._live: LiveUpdates | None = None
 
-    def start(self, executor: Executor, settler: Settler, reconciler: Reconciler) -> None:
-        """Begin to seek the lease, and to work while it is held."""
+    def start(
+        self,
+        executor: Executor,
+        settler: Settler,
+        live: LiveUpdates,
+        *,
+        more: Mapping[str, tuple[Pass, float]] = MappingProxyType({}),
+    ) -> None:
+        """Begin to seek the lease, and to work while it is held; `live` runs the reconciler.
+
+        `more` are further passes of the owner, by name, with the seconds between them.
+        """
         self._executor = executor
+        self._live = live
         self._executor_loop = Loop(
             "executor", self._run_executor, interval_s=EXECUTOR_POLL_S, clock=self._clock
         )
         self._reconcile_loop = Loop(
             "reconciler",
-            self._owned("reconciler", reconciler.run_once),
+            self._owned("reconciler", live.run_pass),
             interval_s=self._reconcile_interval_s,
             clock=self._clock,
         )
         settle = self._owned("settler", settler.run_once)
+        fold = self._owned("live_updates", live.run_once)
+        fill = self._owned("fills", live.run_fills)
+        folding = Loop("live_updates", fold, interval_s=LIVE_POLL_S, clock=self._clock)
+        filling = Loop("fills", fill, interval_s=LIVE_POLL_S, clock=self._clock)
         self._loops = [
             self._executor_loop,
             Loop("settler", settle, interval_s=SETTLER_POLL_S, clock=self._clock),
             self._reconcile_loop,
+            folding,
+            filling,
         ]
+        for name, (run_once, interval_s) in more.items():
+            owned = self._owned(name, run_once)
+            self._loops.append(Loop(name, owned, interval_s=interval_s, clock=self._clock))
         self._heartbeat.start()
         for loop in self._loops:
             loop.start()
+        live.start(folding.wake, self._reconcile_loop.wake, filling.wake)
 
     def wake(self) -> None:
         """There is something to execute."""
@@ -128,6 +154,8 @@ class Supervisor:
     def stop(self) -> None:
         """Clean shutdown: finish what is in flight, hand the lease over, end. Returns when done."""
         self._draining.set()
+        if self._live is not None and not self._live.stop():
+            log.info("the trade-update stream is left to end by itself")
         deadline = time.monotonic() + SHUTDOWN_S
         while self._executor and self._executor.in_flight and time.monotonic() < deadline:
             self._executor_loop.wake()
@@ -192,9 +220,7 @@ class Supervisor:
             self._executor_loop.wake()  # there may be more
         return counted("executor", counts)
 
-    def _owned(
-        self, name: str, run_once: Callable[[Lease, datetime], Mapping[str, int]]
-    ) -> Callable[[datetime], Mapping[str, int]]:
+    def _owned(self, name: str, run_once: Pass) -> Callable[[datetime], Mapping[str, int]]:
         """Run a pass only while the account is ours."""
 
         def run(now: datetime) -> Mapping[str, int]:

@@ -7,8 +7,9 @@
 
 Where does X happen:
 
-- an order body is validated: `tickets`; refused for account reasons: `checks`
-- an order fills: `matching`; money moves: `account`
+- an order body is validated: `tickets`; by trading rules: `rules`; for account reasons: `checks`
+- an order fills: `matching`; what that means for its bracket: `groups`; money moves: `account`
+- an order is replaced by another: `replacing`; what lists do not show yet: `visibility`
 - a request goes wrong on purpose: `faults` (when), `misbehaviour` (how), `wire` (on the socket)
 - a disputed point of Alpaca's behaviour is chosen: `switches`
 - it is started and stopped: `server`

@@ -123,6 +123,8 @@ class AccountApi:
         for index in range(low, high) if ascending else range(high - 1, low - 1, -1):
             if order_id and fills[index].order_id != order_id:
                 continue
+            if not self._broker.visibility.shows(fills[index].id):
+                continue
             rows.append(activity_json(fills[index]))
             if len(rows) == page_size and not request.query.get("date"):
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -36,43 +36,48 @@ class OrdersApi:
 
     def submit(self, request: Request) -> Reply:
         """POST /v2/orders"""
-        return _shown(self._broker.submit(request.json))
+        return self._shown(self._broker.submit(request.json), nested=True)
 
     def get_order(self, request: Request) -> Reply:
         """GET /v2/orders/{id}"""
-        return _shown(self._broker.find(_order_id(request)))
+        return self._shown(self._broker.find(_order_id(request)), nested=_nested(request))
 
     def by_client_id(self, request: Request) -> Reply:
         """GET /v2/orders:by_client_order_id"""
         client_order_id = request.query.get("client_order_id", "")
         if not client_order_id:
             raise errors.invalid("client_order_id is missing")
-        return _shown(self._broker.find_by_client_id(client_order_id))
+        return self._shown(self._broker.find_by_client_id(client_order_id))
 
     def replace(self, request: Request) -> Reply:
         """PATCH /v2/orders/{id}"""
-        return _shown(self._broker.replace(_order_id(request), request.json))
+        return self._shown(self._broker.replace(_order_id(request), request.json), nested=True)
 
     def cancel(self, request: Request) -> Reply:
         """DELETE /v2/orders/{id}"""
-        self._broker.cancel(_order_id(request))
-        return Reply(204)
+        return Reply(204, order=self._broker.cancel(_order_id(request)))
 
     def cancel_all(self, request: Request) -> Reply:
         """DELETE /v2/orders"""
-        canceled = self._broker.cancel_all()
-        rows = [{"id": o.id, "status": 200, "body": order_json(o)} for o in canceled]
+        rows: list[dict[str, Any]] = []
+        for order, refusal in self._broker.cancel_all():
+            body = order_json(order) if refusal is None else refusal.body()
+            rows.append({"id": order.id, "status": 200 if refusal is None else 500, "body": body})
         return reply_json(rows, 207)
 
     def list_orders(self, request: Request) -> Reply:
         """GET /v2/orders"""
         status = request.choice("status", "open", ("open", "closed", "all"))
         limit = request.number("limit", LIST_DEFAULT, 1, LIST_MAX)
-        wanted = _filter(request, status)
+        nested = _nested(request)
+        book = self._broker.book
+        wanted = self._filter(request, status)
         found: list[dict[str, Any]] = []
         for order in self._candidates(request, status):
+            if nested and book.primary(order).role != order.role:
+                continue  # under its primary order, or, as with Alpaca, nowhere
             if wanted(order) and self._broker.is_visible(order):
-                found.append(order_json(order))
+                found.append(order_json(order, book.legs(order) if nested else ()))
                 if len(found) == limit:
                     break
         return reply_json(found)
@@ -106,6 +111,31 @@ class OrdersApi:
         high = bisect_left(orders, until, key=_submitted_at) if until else len(orders)
         return low, high
 
+    def _filter(self, request: Request, status: str) -> Callable[[Order], bool]:
+        symbols = {name.upper() for name in request.names("symbols")}
+        side = request.query.get("side")
+        asset_class = request.query.get("asset_class")
+        if side and side not in ("buy", "sell"):
+            raise errors.invalid(f"invalid side: {side}")
+
+        def wanted(order: Order) -> bool:
+            return (
+                (status == "all" or self._is_listed_open(order) == (status == "open"))
+                and (not symbols or order.symbol in symbols)
+                and (not side or order.side == side)
+                and (not asset_class or asset_class in ("all", order.asset_class))
+            )
+
+        return wanted
+
+    def _is_listed_open(self, order: Order) -> bool:
+        held_closed = self._broker.switches.held_listed == "closed"
+        return order.is_open and not (held_closed and order.status == "held")
+
+    def _shown(self, order: Order, *, nested: bool = False) -> Reply:
+        legs = self._broker.book.legs(order) if nested else ()
+        return reply_json(order_json(order, legs), order=order)
+
 
 def _submitted_at(order: Order) -> datetime:
     return order.submitted_at
@@ -118,10 +148,6 @@ def _index_of(orders: list[Order], order: Order) -> int:
     return index
 
 
-def _shown(order: Order) -> Reply:
-    return reply_json(order_json(order), order=order)
-
-
 def _order_id(request: Request) -> str:
     try:
         return str(uuid.UUID(request.params[0]))
@@ -129,19 +155,5 @@ def _order_id(request: Request) -> str:
         raise errors.invalid("order_id is missing") from error
 
 
-def _filter(request: Request, status: str) -> Any:
-    symbols = {name.upper() for name in request.names("symbols")}
-    side = request.query.get("side")
-    asset_class = request.query.get("asset_class")
-    if side and side not in ("buy", "sell"):
-        raise errors.invalid(f"invalid side: {side}")
-
-    def wanted(order: Order) -> bool:
-        return (
-            (status == "all" or order.is_open == (status == "open"))
-            and (not symbols or order.symbol in symbols)
-            and (not side or order.side == side)
-            and (not asset_class or asset_class in ("all", order.asset_class))
-        )
-
-    return wanted
+def _nested(request: Request) -> bool:
+    return request.query.get("nested", "").lower() == "true"

@@ -1,7 +1,8 @@
 """The order book: orders, fills, their indices, and the account folded from the fills.
 
-The only writer of orders. Every change goes through `add`, `change` or `fill`, and each of
-them tells the listeners (journal, ledger, trade-update stream) in the order they were added.
+The only writer of orders. Every change goes through `add`, `change`, `restate` or `fill`, and each
+of them tells the listeners (journal, ledger, trade-update stream) in the order they were added.
+`react` is called after a change or a fill, for what follows for other orders (`groups`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torghut.simulator.account import Account, Valuation
 from torghut.simulator.assets import Asset
 from torghut.simulator.market import Market
 from torghut.simulator.numbers import QTY_STEP, ZERO
-from torghut.simulator.orders import Fill, Order, activity_id
+from torghut.simulator.orders import PENDING, Fill, Order, activity_id
 
+RESTATED, TRAILED = "restated", "trailed"
 STATUS_INSTANT = {
     "filled": "filled_at",
     "canceled": "canceled_at",
@@ -41,6 +43,11 @@ class BookEvent:
 
 
 Listener = Callable[[BookEvent], None]
+Reaction = Callable[[Order, Fill | None], None]
+
+
+def _no_reaction(order: Order, fill: Fill | None) -> None:
+    """What a book does about other orders until somebody links them."""
 
 
 class Book:
@@ -49,6 +56,8 @@ class Book:
     def __init__(self, market: Market, seed: int, cash: Decimal) -> None:
         self.market = market
         self.listeners: list[Listener] = []
+        self.react: Reaction = _no_reaction
+        self.fill_instant: Callable[[datetime], datetime] = lambda now: now
         self._seed = seed
         self._cash = cash
         self.clear()
@@ -62,6 +71,7 @@ class Book:
         self.by_client_id: dict[str, list[Order]] = defaultdict(list)
         self.open: dict[str, Order] = {}
         self.open_by_symbol: dict[str, dict[str, Order]] = defaultdict(dict)
+        self.groups: dict[str, list[Order]] = defaultdict(list)
         self.fills: list[Fill] = []
         self.fill_index: dict[str, int] = {}
         self.reserved = ZERO
@@ -88,35 +98,47 @@ class Book:
 
     def change(self, order: Order, status: str, **values: Any) -> None:
         """Give an order another status, and stamp the instant that belongs to it."""
+        self._change(order, status, status, values)
+        self.react(order, None)
+
+    def restate(self, order: Order, kind: str = RESTATED, **values: Any) -> None:
+        """Set values of an order; its status stays."""
+        self._change(order, kind, order.status, values)
+
+    def _change(self, order: Order, kind: str, status: str, values: dict[str, Any]) -> None:
         now = self.market.now()
         self._release(order)
         order.status = status
         order.updated_at = now
-        if status in STATUS_INSTANT:
-            setattr(order, STATUS_INSTANT[status], now)
+        if kind in STATUS_INSTANT:
+            setattr(order, STATUS_INSTANT[kind], now)
         for name, value in values.items():
             setattr(order, name, value)
         self._hold(order)
-        self._tell(status, order)
+        self._tell(kind, order)
 
     def fill(
         self, order: Order, qty: Decimal, price: Decimal, fee: Decimal = ZERO, late: bool = False
     ) -> Fill:
         """Execute part of an order. `late` keeps the status of an order that is closed."""
         now = self.market.now()
+        at = self.fill_instant(now)
         self._release(order)
         order.filled_qty += qty
         order.filled_cost += qty * price
         order.updated_at = now
         leaves = max(order.leaves_qty(price), ZERO)
         if not late:
-            order.status = "partially_filled" if leaves else "filled"
+            if not leaves:
+                order.status = "filled"
+            elif order.status not in PENDING:
+                order.status = "partially_filled"
             order.filled_at = now
         self._hold(order)
         asset = self.asset(order.symbol)
         is_coin_buy = asset.is_crypto and order.is_buy
         fill = Fill(
-            id=activity_id(now, self.new_id()),
+            id=activity_id(at, self.new_id()),
             order_id=order.id,
             symbol=order.symbol,
             side=order.side,
@@ -125,11 +147,13 @@ class Book:
             cum_qty=order.filled_qty,
             leaves_qty=leaves,
             order_status=order.status,
-            at=now,
+            at=at,
             fee_qty=(qty * fee).quantize(QTY_STEP) if is_coin_buy else ZERO,
         )
         self._record(fill)
         self._tell("partial_fill" if leaves else "fill", order, fill)
+        if not late:
+            self.react(order, fill)
         return fill
 
     def restore(self, orders: Iterable[Order], fills: Iterable[Fill], epoch: int) -> None:
@@ -145,6 +169,8 @@ class Book:
         self.orders.append(order)
         self.by_id[order.id] = order
         self.by_client_id[order.client_order_id].append(order)
+        if order.group is not None:
+            self.groups[order.group].append(order)
         self._hold(order)
 
     def _record(self, fill: Fill) -> None:
@@ -173,6 +199,24 @@ class Book:
                 listener(event)
 
     # --- readings
+
+    def awaited(self, order: Order) -> Order | None:
+        """The order that this one is to replace, while it has not done so."""
+        old = self.by_id.get(order.replaces or "")
+        return old if old is not None and old.replaced_by != order.id else None
+
+    def primary(self, order: Order) -> Order:
+        """The order under which a group is shown: its newest entry, or take profit without one."""
+        members = self.groups.get(order.group or "", [order])
+        first = members[0].role
+        return next(member for member in reversed(members) if member.role == first)
+
+    def legs(self, order: Order) -> list[Order]:
+        """The other orders of a group under its primary order, replaced ones left out."""
+        if order.group is None or self.primary(order) is not order:
+            return []
+        members = self.groups[order.group]
+        return [leg for leg in members if leg.role != order.role and leg.status != "replaced"]
 
     def asset(self, symbol: str) -> Asset:
         """The asset of an order or position."""

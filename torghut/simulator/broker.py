@@ -9,30 +9,27 @@ One thread owns a Broker; nothing here blocks or waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from torghut.simulator import checks, clock, errors
 from torghut.simulator.assets import Asset
 from torghut.simulator.book import Book
+from torghut.simulator.groups import Groups
 from torghut.simulator.market import PHASES, Market
 from torghut.simulator.matching import Matcher
-from torghut.simulator.numbers import ZERO, is_whole, read_decimal
+from torghut.simulator.numbers import is_whole, truncate_qty
 from torghut.simulator.orders import Fill, Order, Ticket
+from torghut.simulator.replacing import Replacer
+from torghut.simulator.rules import check_window
 from torghut.simulator.switches import Switches
-from torghut.simulator.tickets import (
-    TIMES_IN_FORCE,
-    check_client_order_id,
-    check_increment,
-    is_fractional,
-    read_ticket,
-)
+from torghut.simulator.tickets import read_ticket
+from torghut.simulator.visibility import Visibility
 
 GTC_LIFE = timedelta(days=90)
-REPLACEABLE = ("new", "partially_filled")
-OPG_FORBIDDEN = ((9, 28), (19, 0))
 
 
 class Broker:
@@ -49,9 +46,15 @@ class Broker:
         self.market = market
         self.seed = seed
         self.book = Book(market, seed, cash)
-        self.matcher = Matcher(self.book, switches, seed)
         self.elapsed_s = elapsed_s
-        self._hidden_until_s: dict[str, float] = {}
+        self.matcher = Matcher(self.book, switches, seed, elapsed_s)
+        self.visibility = Visibility(elapsed_s, lambda: self.switches)
+        self._groups = Groups(self.book, self.matcher)
+        self._replacer = Replacer(self.book, self.matcher, self._groups, self._new_order)
+        self._least_delay_s = 0.0
+        self.book.react = self._react
+        self.book.fill_instant = self._fill_instant
+        self.book.listeners.append(self.visibility.observe)
 
     @property
     def switches(self) -> Switches:
@@ -68,7 +71,23 @@ class Broker:
             self.market.enter(self.market.replay_bars.days[0], "open")
         self.book.clear()
         self.matcher.clear()
-        self._hidden_until_s.clear()
+        self.visibility.clear()
+        self._replacer.clear()
+
+    def resume(self) -> None:
+        """Go on with the orders of a restored book."""
+        self.matcher.resume(self.elapsed_s())
+        self._replacer.resume(self.elapsed_s())
+
+    def _react(self, order: Order, fill: Fill | None) -> None:
+        self._replacer.react(order)
+        self._groups.react(order, fill)
+
+    def _fill_instant(self, now: datetime) -> datetime:
+        step_ms = self.switches.fill_clock_ms
+        if not step_ms:
+            return now
+        return now - timedelta(microseconds=int(now.timestamp() * 1_000_000) % (step_ms * 1000))
 
     # --- orders
 
@@ -81,20 +100,26 @@ class Broker:
         checks.check_account(self.book)
         checks.check_unique(self.book, ticket.client_order_id, self.switches)
         now = self.market.now()
-        self._check_opg_window(ticket, now)
-        if is_fractional(ticket) and not self.book.account.configuration["fractional_trading"]:
+        if self.market.mode == "real":
+            check_window(ticket.time_in_force, now)
+        if ticket.is_fractional and not self.book.account.configuration["fractional_trading"]:
             raise errors.forbidden("fractional trading is not enabled for this account")
         quote = self.market.quote(asset, now)
         closing = checks.is_closing(self.book, ticket)
         checks.check_order(self.book, ticket, asset, quote, closing)
-        order = self._new_order(ticket, asset, closing, checks.reserve_price(ticket, quote), now)
+        order = self._new_order(ticket, asset)
+        exits = self._groups.exits(order, ticket)
         self.book.add(order)
+        for leg in exits:
+            self.book.add(leg)
         self.matcher.accept(order, self.elapsed_s())
+        self._groups.taken(exits)
         return order
 
-    def _new_order(
-        self, ticket: Ticket, asset: Asset, closing: bool, reserve: Decimal, now: datetime
-    ) -> Order:
+    def _new_order(self, ticket: Ticket, asset: Asset) -> Order:
+        now = self.market.now()
+        quote = self.market.quote(asset, now)
+        closing = checks.is_closing(self.book, ticket)
         until = self.market.next_close(now)
         if ticket.time_in_force == "gtc":
             until += GTC_LIFE
@@ -119,85 +144,30 @@ class Broker:
             submitted_at=now,
             expires_at=until,
             closing=closing,
-            reserve_price=reserve,
+            reserve_price=checks.reserve_price(ticket, quote),
+            trail_price=ticket.trail_price,
+            trail_percent=ticket.trail_percent,
         )
-        if not self.matcher.is_tradable_now(order):
+        if ticket.type == "trailing_stop":
+            order.hwm = quote.last
+            order.stop_price = self.matcher.trailing_stop(order)
+        if self.switches.sticks("accepted") or not self.matcher.is_tradable_now(order):
             order.status = "accepted"
         return order
 
-    def _check_opg_window(self, ticket: Ticket, now: datetime) -> None:
-        if self.market.mode != "real" or ticket.time_in_force != "opg":
-            return
-        local = now.astimezone(clock.NEW_YORK)
-        if OPG_FORBIDDEN[0] <= (local.hour, local.minute) < OPG_FORBIDDEN[1]:
-            raise errors.forbidden("opg orders must be submitted after 7:00pm and before 9:28am")
-
     def replace(self, order_id: str, body: Any) -> Order:
         """Replace an order by a new one. Raises ApiError, and then nothing has changed."""
-        if not isinstance(body, dict):
-            raise errors.bad_body()
-        old = self.find(order_id)
-        if not old.is_open:
-            raise errors.unprocessable("order is not open")
-        if old.status not in REPLACEABLE:
-            raise errors.unprocessable(f"cannot replace order in {old.status} status")
-        if old.notional is not None:
-            raise errors.unprocessable("notional orders cannot be replaced")
-        ticket = self._replacement(old, body)
-        asset = self.book.asset(old.symbol)
-        checks.check_account(self.book)
-        checks.check_unique(self.book, ticket.client_order_id, self.switches)
-        now = self.market.now()
-        quote = self.market.quote(asset, now)
-        with _SetAside(self.book, old):
-            closing = checks.is_closing(self.book, ticket)
-            checks.check_order(self.book, ticket, asset, quote, closing)
-        new = self._new_order(ticket, asset, closing, checks.reserve_price(ticket, quote), now)
-        new.replaces = old.id
-        new.stop_triggered = old.stop_triggered
-        self.book.change(old, "replaced", replaced_by=new.id)
-        self.book.add(new)
-        self.matcher.accept(new, self.elapsed_s())
-        return new
+        delay_s = max(self.switches.replace_delay_ms / 1000, self._least_delay_s)
+        return self._replacer.replace(self.find(order_id), body, self.elapsed_s(), delay_s)
 
-    def _replacement(self, old: Order, body: dict[str, Any]) -> Ticket:
-        changes: dict[str, Any] = {}
-        for name in ("qty", "limit_price", "stop_price"):
-            if body.get(name) is not None:
-                try:
-                    changes[name] = read_decimal(body[name])
-                except ValueError as error:
-                    raise errors.bad_body() from error
-                if changes[name] <= 0:
-                    raise errors.invalid(f"{name.replace('_', ' ')} must be > 0")
-        if body.get("time_in_force") is not None:
-            if body["time_in_force"] not in TIMES_IN_FORCE:
-                raise errors.invalid("invalid time_in_force")
-            changes["time_in_force"] = body["time_in_force"]
-        for name in ("limit_price", "stop_price"):
-            if name in changes and getattr(old, name) is None:
-                raise errors.invalid(f"{old.type} orders require no {name.replace('_', ' ')}")
-            check_increment(name, changes.get(name))
-        if all(getattr(old, name) == value for name, value in changes.items()):
-            raise errors.forbidden("order parameters are not changed")
-        original = old.qty or ZERO
-        if not is_whole(original) and changes.get("qty", original) != original:
-            raise errors.unprocessable("qty of a fractional order cannot be changed")
-        rest = original - old.filled_qty
-        client_order_id = body.get("client_order_id")
-        check_client_order_id(client_order_id, self.switches)
-        return Ticket(
-            symbol=old.symbol,
-            side=old.side,
-            type=old.type,
-            time_in_force=changes.get("time_in_force", old.time_in_force),
-            qty=changes.get("qty", original if self.switches.replace_qty == "original" else rest),
-            notional=None,
-            limit_price=changes.get("limit_price", old.limit_price),
-            stop_price=changes.get("stop_price", old.stop_price),
-            extended_hours=old.extended_hours,
-            client_order_id=client_order_id,
-        )
+    @contextmanager
+    def delayed(self, at_least_s: float) -> Iterator[None]:
+        """What is canceled or replaced within takes effect this much later."""
+        self._least_delay_s = at_least_s
+        try:
+            yield
+        finally:
+            self._least_delay_s = 0.0
 
     def cancel(self, order_id: str) -> Order:
         """Ask for an order to be canceled. Raises ApiError."""
@@ -207,12 +177,19 @@ class Broker:
         if not order.is_open:
             raise errors.unprocessable(f'order is already in "{order.status}" state')
         if order.status != "pending_cancel":
-            self.matcher.cancel(order, self.elapsed_s())
+            delay_s = max(self.switches.cancel_delay_ms / 1000, self._least_delay_s)
+            self.matcher.cancel(order, self.elapsed_s(), delay_s)
         return order
 
-    def cancel_all(self) -> list[Order]:
-        """Ask for every open order to be canceled."""
-        return [self.cancel(order.id) for order in list(self.book.open.values())]
+    def cancel_all(self) -> list[tuple[Order, errors.ApiError | None]]:
+        """Ask for every open order to be canceled; with the refusal of those that are not."""
+        results: list[tuple[Order, errors.ApiError | None]] = []
+        for order in list(self.book.open.values()):
+            try:
+                results.append((self.cancel(order.id), None))
+            except errors.ApiError as error:
+                results.append((order, error))
+        return results
 
     def close_position(
         self, asset: Asset, qty: Decimal | None = None, percentage: Decimal | None = None
@@ -237,7 +214,8 @@ class Broker:
         """Close every position; with `cancel_orders` open orders are canceled first."""
         if cancel_orders:
             for order in list(self.book.open.values()):
-                self.book.change(order, "canceled")
+                if order.is_open:
+                    self.book.change(order, "canceled")
         results: list[tuple[Asset, Order | errors.ApiError]] = []
         for symbol in list(self.book.account.positions):
             asset = self.book.asset(symbol)
@@ -264,20 +242,12 @@ class Broker:
         return orders[0]
 
     def hide(self, order: Order, for_s: float) -> None:
-        """Leave an order out of lookups by client id and of lists for some seconds."""
-        self._hidden_until_s[order.id] = self.elapsed_s() + for_s
+        """Leave an order and its legs out of lookups by client id and of lists for a while."""
+        self.visibility.hide([order, *self.book.legs(order)], for_s)
 
     def is_visible(self, order: Order) -> bool:
         """False while an order is hidden."""
-        if not self._hidden_until_s:
-            return True
-        until_s = self._hidden_until_s.get(order.id)
-        if until_s is None:
-            return True
-        if until_s <= self.elapsed_s():
-            del self._hidden_until_s[order.id]
-            return True
-        return False
+        return self.visibility.shows(order.id)
 
     # --- control
 
@@ -292,6 +262,8 @@ class Broker:
         """Fill an order now; `late` allows it on an order that is closed, as late facts do."""
         if not order.is_open and not late:
             raise errors.unprocessable(f'order is already in "{order.status}" state')
+        if order.is_open and order.dormant:
+            raise errors.unprocessable("order waits for another order")
         asset = self.book.asset(order.symbol)
         if price is None:
             quote = self.market.quote(asset, self.market.now())
@@ -303,6 +275,16 @@ class Broker:
         return self.book.fill(
             order, size, price, self.switches.crypto_fee, late=late and not order.is_open
         )
+
+    def fill_part(self, order: Order, part: Decimal | None) -> None:
+        """Fill a share of what is open (None: all of it) at the quote; whole shares stay whole."""
+        quote = self.market.quote(self.book.asset(order.symbol), self.market.now())
+        leaves = order.leaves_qty(quote.ask if order.is_buy else quote.bid)
+        size = leaves if part is None else truncate_qty(leaves * part)
+        if is_whole(leaves):
+            size = size.to_integral_value(ROUND_DOWN)
+        if size > 0:
+            self.force_fill(order, size, None, late=False)
 
     def force_status(self, order: Order, status: str) -> None:
         """Cancel, expire or reject an open order from outside."""
@@ -341,19 +323,3 @@ class Broker:
             self.matcher.trade_range(self.market.replay_bars.by_day[day], elapsed_s)
         self.matcher.sweep(elapsed_s)
         self.matcher.drain()
-
-
-class _SetAside:
-    """Check a replacement as if the order it replaces were not there."""
-
-    def __init__(self, book: Book, order: Order) -> None:
-        self._book = book
-        self._order = order
-        self._status = order.status
-
-    def __enter__(self) -> None:
-        self._book._release(self._order)
-        self._book.open_by_symbol[self._order.symbol].pop(self._order.id, None)
-
-    def __exit__(self, *exc: object) -> None:
-        self._book._hold(self._order)

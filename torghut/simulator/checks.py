@@ -17,10 +17,10 @@ from torghut.simulator.market import Quote
 from torghut.simulator.numbers import ZERO, text
 from torghut.simulator.orders import Order, Ticket
 from torghut.simulator.switches import Switches
-from torghut.simulator.tickets import is_fractional
 
 SHORT_SALE_MARKUP = Decimal("1.03")
 MIN_COST_EQUITY, MIN_COST_CRYPTO = Decimal(1), Decimal(10)
+EXIT_DISTANCE = Decimal("0.01")
 
 
 def check_account(book: Book) -> None:
@@ -65,7 +65,9 @@ def reserve_price(ticket: Ticket, quote: Quote) -> Decimal:
 
 
 def check_order(book: Book, ticket: Ticket, asset: Asset, quote: Quote, closing: bool) -> None:
-    """Quantity, shorting, wash trades, minimum cost and buying power. Raises ApiError."""
+    """Class, quantity, shorting, wash trades, minimum cost, buying power. Raises ApiError."""
+    if ticket.order_class:
+        _check_class(ticket, quote, closing)
     price = ticket.limit_price or ticket.stop_price or quote.ask
     minimum = MIN_COST_CRYPTO if asset.is_crypto else MIN_COST_EQUITY
     if ticket.qty is not None and ticket.qty * price < minimum and not closing:
@@ -74,7 +76,8 @@ def check_order(book: Book, ticket: Ticket, asset: Asset, quote: Quote, closing:
         _check_held(book, ticket, quote)
     elif ticket.side == "sell":
         _check_short(book, ticket, asset)
-    _check_wash(book, ticket, quote)
+    if not ticket.order_class and ticket.type != "trailing_stop":
+        _check_wash(book, ticket)
     if not closing:
         _check_buying_power(book, ticket, asset, quote)
 
@@ -95,7 +98,7 @@ def _check_short(book: Book, ticket: Ticket, asset: Asset) -> None:
         raise forbidden(
             f"insufficient balance for {coin} (requested: {text(ticket.qty or ZERO)}, available: 0)"
         )
-    if is_fractional(ticket):
+    if ticket.is_fractional:
         raise errors.unprocessable("fractional orders cannot be sold short")
     if not asset.shortable:
         raise errors.unprocessable(f'asset "{asset.symbol}" cannot be sold short')
@@ -103,9 +106,35 @@ def _check_short(book: Book, ticket: Ticket, asset: Asset) -> None:
         raise forbidden("account is not allowed to short")
 
 
-def _check_wash(book: Book, ticket: Ticket, quote: Quote) -> None:
+def _check_class(ticket: Ticket, quote: Quote, closing: bool) -> None:
+    """Does the group open or close as its class must, and are its exits beyond the base price?
+
+    The base price is what the entry is expected to cost: its limit, its stop or the last trade.
+    """
+    if closing != (ticket.order_class == "oco"):
+        must = "entry" if closing else "exit"
+        raise errors.unprocessable(f"{ticket.order_class} orders must be {must} orders")
+    named = None if closing else ticket.limit_price or ticket.stop_price
+    base = named or quote.last
+    long = (ticket.side == "sell") == closing
+    if ticket.stop_loss is not None:
+        _check_beyond("stop_loss.stop_price", ticket.stop_loss, base, above=not long)
+    if ticket.take_profit is not None:
+        _check_beyond("take_profit.limit_price", ticket.take_profit, base, above=long)
+
+
+def _check_beyond(name: str, price: Decimal, base: Decimal, *, above: bool) -> None:
+    kept = price >= base + EXIT_DISTANCE if above else price <= base - EXIT_DISTANCE
+    if not kept:
+        limit = f">= base_price + {EXIT_DISTANCE}" if above else f"<= base_price - {EXIT_DISTANCE}"
+        raise ApiError(
+            422, errors.UNPROCESSABLE, f"{name} must be {limit}", {"base_price": text(base)}
+        )
+
+
+def _check_wash(book: Book, ticket: Ticket) -> None:
     for order in book.open_by_symbol[ticket.symbol].values():
-        if order.side == ticket.side:
+        if order.side == ticket.side or order.dormant or order.status == "held":
             continue
         kinds = {order.type, ticket.type}
         if kinds <= {"limit", "stop_limit"} and not _crosses(ticket, order):

@@ -24,6 +24,7 @@ from torghut.simulator.faults import FaultPlan, FaultRule
 from torghut.simulator.gateway import Gateway
 from torghut.simulator.ledger import Ledger
 from torghut.simulator.orders import activity_json, order_json
+from torghut.simulator.stream import Stream
 
 
 class Parts(Protocol):
@@ -33,6 +34,7 @@ class Parts(Protocol):
     gateway: Gateway
     plan: FaultPlan
     ledger: Ledger
+    stream: Stream
 
     def settle(self) -> None:
         """Save what happened, and go on with what is due."""
@@ -99,6 +101,12 @@ class FillBody(Strict):
     late: bool = False
 
 
+class EventBody(Strict):
+    """A trade update to send about an order as it stands."""
+
+    event: str
+
+
 def control_app(parts: Parts) -> FastAPI:
     """The ASGI application of the control port."""
 
@@ -120,6 +128,7 @@ def control_app(parts: Parts) -> FastAPI:
     _add_faults(app, parts)
     _add_market(app, parts)
     _add_orders(app, parts)
+    _add_stream(app, parts)
     return app
 
 
@@ -271,3 +280,22 @@ def _add_orders(app: FastAPI, parts: Parts) -> None:
     async def reject(reference: str) -> dict[str, Any]:
         """Reject an open order after its acceptance."""
         return await end(reference, "rejected")
+
+
+def _add_stream(app: FastAPI, parts: Parts) -> None:
+    @app.get("/stream")
+    async def stream() -> dict[str, Any]:
+        """The websockets: open and listening now, and since the last reset."""
+        return parts.stream.json()
+
+    @app.post("/stream/cut")
+    async def cut() -> dict[str, Any]:
+        """Cut every websocket now; the number cut."""
+        return {"cut": parts.stream.cut()}
+
+    @app.post("/orders/{reference}/event")
+    async def tell(reference: str, body: EventBody) -> dict[str, Any]:
+        """Send a trade update about an order, of any event that Alpaca documents."""
+        order = parts.broker.any_order(reference)
+        parts.stream.tell(order, body.event)
+        return {"order": order_json(order)}

@@ -20,6 +20,11 @@ Kinds:
 | late_visibility | yes | 200; lookups do not show the order for visible_after_s |
 | slow | yes | the answer after delay_s |
 | late_accept | after delay_s | connection reset, or a hang |
+| late_activities | yes | 200; the order's fills are listed delay_s late |
+| late_cancel | after delay_s | 204; the order stays open meanwhile, and may fill |
+| late_replace | after delay_s | 200; the old order is pending_replace, the new one waits |
+| fills_first | partly | the usual answer; the order fills before the change takes effect |
+| fills_part_first | yes | the same, with half of what was open |
 | refuse_5xx | no | 5xx, JSON or HTML |
 | reset_before | no | connection reset |
 | hang_before | no | nothing for hold_s, then a reset |
@@ -28,8 +33,25 @@ Kinds:
 | reject | no | status, code and message of the rule |
 | any | - | one of the kinds that apply to the route, drawn evenly |
 
-`any` leaves out `unauthorized`, `forbidden` and `reject`: they are definite answers, which end
-a run or an order instead of making it doubtful.
+The last five are for one route: submit, cancel, replace, and both of these. An error for a change
+that was made is `accept_then_refuse` or `accept_then_5xx`. `any` leaves out `unauthorized`,
+`forbidden` and `reject`: they are definite answers, which end a run or an order instead of making
+it doubtful; and `late_activities`, which the client does not see in the answer.
+
+The route `stream` is the trade_updates websocket. `*` does not mean it, and it has kinds of its
+own, each decided message by message:
+
+| kind | client sees |
+|---|---|
+| drop | the connection cut in place of the message |
+| mute | nothing of the message; pings are answered |
+| duplicate | the message twice |
+| reorder | the message after the next one, or after delay_s |
+| malformed | broken_json, missing_field, wrong_type or unknown_event; `message` names one |
+| freeze | nothing at all from here on, pongs included, until hold_s have passed |
+| never_authorize | no answer to its keys |
+| refuse_authorization | its keys refused |
+| any | drop, mute, duplicate, reorder or malformed |
 """
 
 from __future__ import annotations
@@ -43,12 +65,27 @@ ANYWHERE = ("slow", "refuse_5xx", "reset_before", "hang_before", "rate_limit", "
             "garbage_body", "empty_body")  # fmt: skip
 AFTER_WORK = ("accept_then_hang", "accept_then_reset", "accept_then_5xx", "accept_then_refuse")
 SUBMIT_ONLY = ("late_visibility", "late_accept")
+RACES = ("fills_first", "fills_part_first")
+ROUTE_ONLY = {
+    "submit": SUBMIT_ONLY,
+    "replace": ("late_replace", *RACES),
+    "cancel": ("late_cancel", *RACES),
+}
 DEFINITE = ("unauthorized", "forbidden", "reject")
-KINDS = (*AFTER_WORK, *ANYWHERE, "other_id", *SUBMIT_ONLY, *DEFINITE, "any")
+STREAM = "stream"
+ON_MESSAGE = ("drop", "mute", "duplicate", "reorder", "malformed")
+ON_SIGN_IN = ("never_authorize", "refuse_authorization")
+STREAM_KINDS = (*ON_MESSAGE, "freeze", *ON_SIGN_IN, "any")
+MALFORMATIONS = ("broken_json", "missing_field", "wrong_type", "unknown_event")
+KINDS = (*AFTER_WORK, *ANYWHERE, "other_id", *SUBMIT_ONLY, "late_activities", "late_cancel",
+         "late_replace", *RACES, *DEFINITE, "any")  # fmt: skip
 WRITES = frozenset({"submit", "replace", "cancel", "cancel_all", "close_position", "close_all"})
 SHOWS_ORDER = frozenset({"submit", "replace", "get_order", "by_client_order_id"})
 SERVER_ERRORS = (500, 502, 503, 504)
-DEFAULT_DELAY_S = {"slow": 0.5, "late_accept": 2.0, "rate_limit": 1.0}
+DEFAULT_DELAY_S = {
+    "slow": 0.5, "late_accept": 2.0, "rate_limit": 1.0, "late_activities": 2.0, "late_cancel": 2.0,
+    "late_replace": 2.0, "fills_part_first": 0.05, "reorder": 0.05,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -98,12 +135,14 @@ class Fault:
 
 def kinds_for(route: str) -> tuple[str, ...]:
     """The kinds that `any` chooses from on a route."""
+    if route == STREAM:
+        return ON_MESSAGE
     kinds: tuple[str, ...] = ANYWHERE
     if route in WRITES:
         kinds = (*AFTER_WORK, *kinds)
     if route in SHOWS_ORDER:
         kinds = (*kinds, "other_id")
-    return (*kinds, *SUBMIT_ONLY) if route == "submit" else kinds
+    return (*kinds, *ROUTE_ONLY.get(route, ()))
 
 
 def parse_fault(text: str) -> FaultRule:
@@ -142,8 +181,11 @@ def _read_value(name: str, value: str) -> Any:
 
 def checked(rule: FaultRule) -> FaultRule:
     """The rule, if its values make sense. Raises ValueError."""
-    if rule.kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {rule.kind!r}")
+    kinds = STREAM_KINDS if rule.route == STREAM else KINDS
+    if rule.kind not in kinds:
+        raise ValueError(f"kind must be one of {', '.join(kinds)}, not {rule.kind!r}")
+    if rule.kind == "malformed" and rule.message not in (None, *MALFORMATIONS):
+        raise ValueError(f"message must be one of {', '.join(MALFORMATIONS)}")
     if not 0 <= rule.probability <= 1:
         raise ValueError(f"probability must be between 0 and 1, not {rule.probability}")
     for name in ("delay_s", "hold_s", "visible_after_s", "count", "after"):
@@ -175,8 +217,8 @@ class FaultPlan:
     def check(self, rule: FaultRule) -> None:
         """Raises ValueError for a rule that can never strike or makes no sense."""
         checked(rule)
-        if self._routes and rule.route not in ("*", *self._routes):
-            known = ", ".join(("*", *self._routes))
+        if self._routes and rule.route not in ("*", *self._routes, STREAM):
+            known = ", ".join(("*", *self._routes, STREAM))
             raise ValueError(f"route must be one of {known}, not {rule.route!r}")
 
     def remove(self, rule_id: int | None = None) -> int:
@@ -186,12 +228,18 @@ class FaultPlan:
         return before - len(self.rules)
 
     def decide(
-        self, route: str, symbol: str | None = None, client_order_id: str | None = None
+        self,
+        route: str,
+        symbol: str | None = None,
+        client_order_id: str | None = None,
+        kinds: Sequence[str] | None = None,
     ) -> Fault | None:
-        """The fault of the next request on a route, or None."""
+        """The fault of the next request or message on a route, or None; of `kinds` if given."""
         number = self._requests[route] = self._requests.get(route, 0) + 1
         for rule in self.rules:
-            if rule.route not in ("*", route):
+            if rule.route != route and (rule.route != "*" or route == STREAM):
+                continue
+            if kinds is not None and rule.kind not in kinds:
                 continue
             if rule.symbol not in (None, symbol):
                 continue
@@ -219,7 +267,7 @@ class FaultPlan:
             kind=kind,
             status=_status(kind, rule.status, rng),
             code=rule.code,
-            message=rule.message,
+            message=rule.message or (rng.choice(MALFORMATIONS) if kind == "malformed" else None),
             html=flag(rule.html, False),
             hang=flag(rule.hang, False),
             rate_limit_headers=flag(rule.rate_limit_headers, True),

@@ -1,7 +1,8 @@
 """The simulator's second set of books: every order ever accepted, by client_order_id.
 
 Append-only and separate from the order book. It learns from events alone and does not enforce
-anything, so a client_order_id that was taken twice shows here as two broker orders.
+anything, so a client_order_id that was taken twice shows here as two broker orders. Positions and
+cash are folded here a second time, so that they check the account's.
 """
 
 from __future__ import annotations
@@ -47,9 +48,12 @@ class LedgerLine:
 
 
 class Ledger:
-    """Lines by client_order_id, in order of acceptance."""
+    """Lines by client_order_id, in order of acceptance; positions and cash, exact."""
 
-    def __init__(self) -> None:
+    def __init__(self, cash: Decimal) -> None:
+        self._initial_cash = cash
+        self._cash = cash
+        self._positions: dict[str, Decimal] = {}
         self.by_client_id: dict[str, list[LedgerLine]] = {}
         self._by_order_id: dict[str, LedgerLine] = {}
 
@@ -57,6 +61,8 @@ class Ledger:
         """Forget everything."""
         self.by_client_id.clear()
         self._by_order_id.clear()
+        self._positions.clear()
+        self._cash = self._initial_cash
 
     def observe(self, event: BookEvent) -> None:
         """Take in one event of the book."""
@@ -75,16 +81,21 @@ class Ledger:
             self._by_order_id[order.id] = line
             self.by_client_id.setdefault(order.client_order_id, []).append(line)
         line.status = order.status
+        line.qty = order.qty
 
     def observe_fill(self, fill: Fill) -> None:
-        """Add one fill to its order's line."""
+        """Add one fill to its order's line, to the position and to cash."""
+        signed = fill.qty if fill.side == "buy" else -fill.qty
+        self._cash -= signed * fill.price
+        held = self._positions.get(fill.symbol, ZERO) + signed - fill.fee_qty
+        self._positions[fill.symbol] = held
         line = self._by_order_id[fill.order_id]
         line.filled_qty += fill.qty
         line.filled_cost += fill.qty * fill.price
         line.fills += 1
 
     def json(self) -> dict[str, Any]:
-        """`orders` by client_order_id, and `totals`."""
+        """`orders` by client_order_id, signed `positions` that are not flat, `cash`, `totals`."""
         lines = list(self._by_order_id.values())
         by_status: dict[str, int] = {}
         for line in lines:
@@ -94,6 +105,8 @@ class Ledger:
             "orders": {
                 key: [line.json() for line in found] for key, found in self.by_client_id.items()
             },
+            "positions": {key: text(qty) for key, qty in self._positions.items() if qty},
+            "cash": text(self._cash),
             "totals": {
                 "client_order_ids": len(self.by_client_id),
                 "orders": len(lines),

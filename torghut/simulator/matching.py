@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Mapping
-from decimal import Decimal
+from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
 
 from torghut.simulator.bars import Bar
-from torghut.simulator.book import Book
-from torghut.simulator.market import EXTENDED, REGULAR, Quote
-from torghut.simulator.numbers import is_whole, truncate_qty
-from torghut.simulator.orders import WORKING, Order
+from torghut.simulator.book import TRAILED, Book
+from torghut.simulator.market import EXTENDED, REGULAR, Quote, price_step
+from torghut.simulator.numbers import ZERO, is_whole, truncate_qty
+from torghut.simulator.orders import TAKE_PROFIT, WORKING, Order
 from torghut.simulator.switches import Switches
 
-ACKNOWLEDGE, MATCH, CANCEL = "acknowledge", "match", "cancel"
+ACKNOWLEDGE, MATCH, CANCEL, REPLACE = "acknowledge", "match", "cancel", "replace"
+PASSING = frozenset({"pending_new", "accepted", "pending_cancel"})
 
 
 def stop_is_hit(order: Order, high: Decimal, low: Decimal) -> bool:
@@ -76,8 +77,12 @@ def range_price(order: Order, bar: Bar) -> Decimal | None:
 class Matcher:
     """Works the orders of a book."""
 
-    def __init__(self, book: Book, switches: Switches, seed: int) -> None:
+    def __init__(
+        self, book: Book, switches: Switches, seed: int, elapsed_s: Callable[[], float]
+    ) -> None:
         self.book = book
+        self.replace: Callable[[Order, float], None] = lambda new, elapsed_s: None
+        self._elapsed_s = elapsed_s
         self.switches = switches
         self._seed = seed
         self._due: list[tuple[float, int, str, str]] = []
@@ -100,13 +105,17 @@ class Matcher:
     def accept(self, order: Order, elapsed_s: float) -> None:
         """Begin to work an order that was just taken."""
         if order.status == "pending_new":
-            self._schedule(elapsed_s + self.switches.fill_delay_ms / 1000, ACKNOWLEDGE, order)
+            self.schedule(elapsed_s + self.switches.fill_delay_ms / 1000, ACKNOWLEDGE, order)
 
-    def cancel(self, order: Order, elapsed_s: float) -> None:
+    def try_soon(self, order: Order) -> None:
+        """Try a working order after the usual delay."""
+        self.schedule(self._elapsed_s() + self.switches.fill_delay_ms / 1000, MATCH, order)
+
+    def cancel(self, order: Order, elapsed_s: float, delay_s: float) -> None:
         """Mark an order pending_cancel, and cancel it after the delay."""
         self.book.change(order, "pending_cancel")
-        if self.switches.cancel_delay_ms:
-            self._schedule(elapsed_s + self.switches.cancel_delay_ms / 1000, CANCEL, order)
+        if delay_s or self.switches.sticks("pending_cancel"):
+            self.schedule(elapsed_s + delay_s, CANCEL, order)
         else:
             self.book.change(order, "canceled")
 
@@ -114,9 +123,9 @@ class Matcher:
         """Schedule what open orders of a restored book were waiting for."""
         for order in self.book.open.values():
             if order.status == "pending_cancel":
-                self._schedule(elapsed_s, CANCEL, order)
-            elif order.status == "pending_new":
-                self._schedule(elapsed_s, ACKNOWLEDGE, order)
+                self.schedule(elapsed_s, CANCEL, order)
+            elif order.status == "pending_new" and not order.dormant:
+                self.schedule(elapsed_s, ACKNOWLEDGE, order)
 
     def step(self, elapsed_s: float) -> int:
         """Do what is due; the number of actions done."""
@@ -134,15 +143,20 @@ class Matcher:
         while self._due:
             self.step(max(due_s for due_s, *_ in self._due))
 
-    def _schedule(self, due_s: float, action: str, order: Order) -> None:
+    def schedule(self, due_s: float, action: str, order: Order) -> None:
+        """Do something about an order at an instant of elapsed time."""
         self._sequence += 1
         heapq.heappush(self._due, (due_s, self._sequence, action, order.id))
 
     def _act(self, action: str, order: Order, elapsed_s: float) -> None:
+        if self._sticks(order):
+            return
         if action == CANCEL and order.status == "pending_cancel":
             self.book.change(order, "canceled")
+        elif action == REPLACE:
+            self.replace(order, elapsed_s)
         elif action == ACKNOWLEDGE and order.status in ("pending_new", "accepted"):
-            draw = random.Random(f"{self._seed}:reject:{order.client_order_id}").random()
+            draw = random.Random(f"{self._seed}:reject:{self._key(order)}").random()
             if draw < self.switches.async_reject_probability:
                 self.book.change(order, "rejected")
                 return
@@ -150,6 +164,16 @@ class Matcher:
             self.attempt(order, elapsed_s)
         elif action == MATCH:
             self.attempt(order, elapsed_s)
+
+    def _sticks(self, order: Order) -> bool:
+        """Does a switch keep the order, or the one that it is to replace, where it is?"""
+        return self.switches.sticks((self.book.awaited(order) or order).status)
+
+    def _key(self, order: Order) -> str:
+        """What draws of an order depend on: an exit's client id depends on what came before it."""
+        if not order.is_exit or order.group is None or order.group == order.id:
+            return order.client_order_id
+        return f"{self.book.by_id[order.group].client_order_id}:{order.role}"
 
     # --- matching
 
@@ -162,7 +186,7 @@ class Matcher:
 
     def attempt(self, order: Order, elapsed_s: float) -> None:
         """Try a working order against the quote."""
-        if self.switches.hold_fills or order.status not in WORKING:
+        if self.switches.hold_fills or not order.is_working:
             return
         auction_only = order.time_in_force in ("opg", "cls") and self.book.market.mode != "open"
         if auction_only or not self.is_tradable_now(order):
@@ -172,9 +196,34 @@ class Matcher:
     def _attempt_at_quote(self, order: Order, elapsed_s: float) -> None:
         market = self.book.market
         quote = market.quote(self.book.asset(order.symbol), market.now())
-        if stop_is_hit(order, quote.last, quote.last):
-            order.stop_triggered = True
+        self._follow(order, quote.last)
+        self._watch(order, quote.last, quote.last)
         self._execute(order, quote_price(order, quote), elapsed_s)
+
+    def _watch(self, order: Order, high: Decimal, low: Decimal) -> None:
+        """Trigger a stop that the market has reached; one that was held works from then on."""
+        if order.stop_triggered or not stop_is_hit(order, high, low):
+            return
+        self.book.restate(order, TRAILED, stop_triggered=True)
+        if order.status == "held":
+            self.book.change(order, "new")
+
+    def _follow(self, order: Order, price: Decimal) -> None:
+        """Let a trailing stop follow the market: its best price so far, and the stop behind it."""
+        if order.hwm is None or order.stop_triggered:
+            return
+        best = min(order.hwm, price) if order.is_buy else max(order.hwm, price)
+        if best != order.hwm:
+            self.book.restate(order, TRAILED, hwm=best)
+            self.book.restate(order, TRAILED, stop_price=self.trailing_stop(order))
+
+    def trailing_stop(self, order: Order) -> Decimal:
+        """The stop price of a trailing order: `trail` behind its best price, in whole ticks."""
+        best = order.hwm or ZERO
+        percent = (order.trail_percent or ZERO) / 100
+        trail = order.trail_price if order.trail_price is not None else best * percent
+        stop = best + trail if order.is_buy else best - trail
+        return max(stop, ZERO).quantize(price_step(max(stop, ZERO)), ROUND_HALF_UP)
 
     def _execute(self, order: Order, price: Decimal | None, elapsed_s: float) -> None:
         immediate = order.time_in_force in ("ioc", "fok")
@@ -191,14 +240,14 @@ class Matcher:
         if part and immediate:
             self.book.change(order, "canceled")
         elif part:
-            self._schedule(elapsed_s + self.switches.fill_delay_ms / 1000, MATCH, order)
+            self.schedule(elapsed_s + self.switches.fill_delay_ms / 1000, MATCH, order)
 
     def _partial_qty(self, order: Order, qty: Decimal) -> Decimal | None:
         """The first part of an order that is to fill in two, or None."""
         if order.id in self._drawn or order.filled_qty or order.time_in_force == "fok":
             return None
         self._drawn.add(order.id)
-        rng = random.Random(f"{self._seed}:partial:{order.client_order_id}")
+        rng = random.Random(f"{self._seed}:partial:{self._key(order)}")
         if rng.random() >= self.switches.partial_fill_probability:
             return None
         if is_whole(qty):
@@ -216,33 +265,49 @@ class Matcher:
             self._auction("cls", elapsed_s)
         opened = before != REGULAR and self._session == REGULAR
         quotes: dict[str, Quote] = {}
+        scheduled = {order_id for *_, order_id in self._due}
         for order in list(self.book.open.values()):
+            if not order.is_open:
+                continue
             if order.expires_at <= now:
                 self.book.change(order, "expired")
-            elif order.status == "accepted" and self.is_tradable_now(order):
-                self._act(ACKNOWLEDGE, order, elapsed_s)
-            elif order.status in WORKING:
+            elif order.is_working:
                 quote = quotes.get(order.symbol)
                 if quote is None:
                     quote = market.quote(self.book.asset(order.symbol), now)
                     quotes[order.symbol] = quote
-                if _may_fill(order, quote):
+                if order.hwm is not None or _may_fill(order, quote):
                     self.attempt(order, elapsed_s)
+            elif order.id not in scheduled and self._passes(order):
+                self._act(self._next_step(order), order, elapsed_s)
         if opened:
             self._auction("opg", elapsed_s)
 
+    def _passes(self, order: Order) -> bool:
+        """Is the order in a status that it leaves by itself, now that nothing keeps it there?"""
+        if order.status == "accepted" and not self.is_tradable_now(order):
+            return False
+        return order.status in PASSING or self.book.awaited(order) is not None
+
+    def _next_step(self, order: Order) -> str:
+        if order.status == "pending_cancel":
+            return CANCEL
+        return ACKNOWLEDGE if self.book.awaited(order) is None else REPLACE
+
     def trade_range(self, bars: Mapping[str, Bar], elapsed_s: float) -> None:
         """Let the range of the day's bars pass over the working orders."""
-        for order in list(self.book.open.values()):
+        working = [order for order in self.book.open.values() if order.is_working]
+        for order in sorted(working, key=lambda order: order.role == TAKE_PROFIT):
             bar = bars.get(order.symbol)
-            workable = order.status in WORKING and order.time_in_force not in ("opg", "cls")
+            workable = order.is_working and order.time_in_force not in ("opg", "cls")
             if bar is None or not workable or self.switches.hold_fills:
                 continue
             price = range_price(order, bar)
-            if stop_is_hit(order, bar.high, bar.low):
-                order.stop_triggered = True
+            self._watch(order, bar.high, bar.low)
             if price is not None:
                 self._execute(order, price, elapsed_s)
+            elif order.is_open:
+                self._follow(order, bar.low if order.is_buy else bar.high)
 
     def _auction(self, time_in_force: str, elapsed_s: float) -> None:
         """Fill what can be filled of the orders for an auction; the rest expires."""

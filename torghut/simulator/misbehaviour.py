@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from http import HTTPStatus
 
 from torghut.simulator.broker import Broker
@@ -20,6 +21,7 @@ GATEWAY_PAGE = (
     "<center><h1>{status} {phrase}</h1></center>\r\n<hr><center>nginx</center>\r\n"
     "</body>\r\n</html>\r\n"
 )
+SHORTLY_S = 0.01
 REFUSAL_CODES = {403: 40310000, 422: 42210000}
 
 
@@ -108,6 +110,43 @@ class Incident:
         else:
             await self.wire.reset()
 
+    async def late_activities(self) -> None:
+        """Do the work; the order's fills are listed late."""
+        reply = self.work()
+        if reply.order is not None:
+            orders = [reply.order, *self.broker.book.legs(reply.order)]
+            self.broker.visibility.delay_activities(orders, self.fault.delay_s)
+        await self._answer(reply)
+
+    async def late_cancel(self) -> None:
+        """Say that it is done, do it later."""
+        self.later(self.fault.delay_s, self.work)
+        await self._answer(Reply(HTTPStatus.NO_CONTENT))
+
+    async def late_replace(self) -> None:
+        """Begin the change, finish it later."""
+        await self._answer(self._begun(self.fault.delay_s))
+
+    async def fills_first(self) -> None:
+        """Begin the change; the order fills before it takes effect."""
+        await self._race(None)
+
+    async def fills_part_first(self) -> None:
+        """Begin the change; the order fills by half before it takes effect."""
+        await self._race(Decimal("0.5"))
+
+    def _begun(self, delay_s: float) -> Reply:
+        with self.broker.delayed(delay_s):
+            return self.work()
+
+    async def _race(self, part: Decimal | None) -> None:
+        reply = self._begun(max(self.fault.delay_s, SHORTLY_S))
+        if reply.order is not None:
+            old = self.broker.book.by_id.get(reply.order.replaces or "", reply.order)
+            if old.is_open and not old.dormant:
+                self.broker.fill_part(old, part)
+        await self._answer(reply)
+
     async def refuse_5xx(self) -> None:
         """Do nothing, answer with a server error."""
         await self._answer(_server_error(self.fault))
@@ -176,6 +215,11 @@ _ACTIONS: dict[str, Callable[[Incident], Awaitable[None]]] = {
     "late_visibility": Incident.late_visibility,
     "slow": Incident.slow,
     "late_accept": Incident.late_accept,
+    "late_activities": Incident.late_activities,
+    "late_cancel": Incident.late_cancel,
+    "late_replace": Incident.late_replace,
+    "fills_first": Incident.fills_first,
+    "fills_part_first": Incident.fills_part_first,
     "refuse_5xx": Incident.refuse_5xx,
     "reset_before": Incident.reset_before,
     "hang_before": Incident.hang_before,

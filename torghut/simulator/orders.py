@@ -4,23 +4,28 @@ Status graph of a simulated order (statuses that the simulator never gives are l
 
     pending_new ─┐                        ┌─> filled
                  ├─> new ─> partially_filled ─┴─> pending_cancel ─> canceled
-    accepted ────┘    └──> filled | pending_cancel | expired | replaced | rejected
+    accepted ────┘    └──> filled | pending_cancel | expired | rejected
+                       └──> pending_replace ─> replaced
 
-`accepted` is where an order waits for the market to open.
+`accepted` is where an order waits for the market to open; `held` is where an exit of a group waits
+for its entry, and where a stop stands while its take profit is working (see `groups`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from torghut.simulator.clock import NEW_YORK, rfc3339
-from torghut.simulator.numbers import QTY_STEP, ZERO, optional_text, text
+from torghut.simulator.numbers import QTY_STEP, ZERO, is_whole, optional_text, text
 
 TERMINAL = frozenset({"filled", "canceled", "expired", "replaced", "rejected"})
 WORKING = frozenset({"new", "partially_filled"})
+PENDING = frozenset({"pending_cancel", "pending_replace"})
+ENTRY, TAKE_PROFIT, STOP_LOSS = "entry", "take_profit", "stop_loss"
 AVG_PRICE_STEP = Decimal("0.000001")
 
 
@@ -39,6 +44,17 @@ class Ticket:
     extended_hours: bool = False
     client_order_id: str | None = None
     position_intent: str | None = None
+    order_class: str = ""
+    take_profit: Decimal | None = None
+    stop_loss: Decimal | None = None
+    stop_loss_limit: Decimal | None = None
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
+
+    @property
+    def is_fractional(self) -> bool:
+        """True for a notional amount or a quantity with decimals."""
+        return self.notional is not None or (self.qty is not None and not is_whole(self.qty))
 
 
 @dataclass(slots=True)
@@ -46,6 +62,9 @@ class Order:
     """One broker order. Quantities in shares or coins, prices in USD, instants UTC.
 
     `closing` orders reduce a position, others reserve buying power at `reserve_price` a share.
+    Orders of one `group` (the id of its first order) have a `role` in it. A `dormant` order is not
+    worked yet: an exit whose entry is not filled, or a replacement that has not taken effect.
+    `armed` is a stop that is watched although it is `held`.
     """
 
     id: str
@@ -79,11 +98,31 @@ class Order:
     stop_triggered: bool = False
     closing: bool = False
     reserve_price: Decimal = ZERO
+    order_class: str = ""
+    group: str | None = None
+    role: str = ""
+    dormant: bool = False
+    armed: bool = False
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
+    hwm: Decimal | None = None
 
     @property
     def is_open(self) -> bool:
         """True while the order may still fill."""
         return self.status not in TERMINAL
+
+    @property
+    def is_working(self) -> bool:
+        """True while the order is tried against the market."""
+        if self.dormant:
+            return False
+        return self.status in WORKING or (self.armed and self.status == "held")
+
+    @property
+    def is_exit(self) -> bool:
+        """True for the orders of a group that close what its entry opened."""
+        return self.role in (TAKE_PROFIT, STOP_LOSS)
 
     @property
     def is_buy(self) -> bool:
@@ -101,7 +140,7 @@ class Order:
     @property
     def reserved(self) -> Decimal:
         """Buying power this order holds back while it is open, USD."""
-        if not self.is_open or self.closing:
+        if not self.is_open or self.closing or self.dormant:
             return ZERO
         if self.qty is None:
             return (self.notional or ZERO) - self.filled_cost
@@ -110,7 +149,7 @@ class Order:
     @property
     def held(self) -> Decimal:
         """Shares of the position this order holds back while it is open."""
-        if not self.is_open or not self.closing:
+        if not self.is_open or not self.closing or self.dormant:
             return ZERO
         if self.qty is None:
             return self.leaves_qty(self.reserve_price)
@@ -140,8 +179,8 @@ def activity_id(at: datetime, unique: str) -> str:
     return f"{local:%Y%m%d%H%M%S}{local.microsecond // 1000:03d}::{unique}"
 
 
-def order_json(order: Order) -> dict[str, Any]:
-    """The Order object of the trading API."""
+def order_json(order: Order, legs: Sequence[Order] = ()) -> dict[str, Any]:
+    """The Order object of the trading API, with its legs where they are rolled up."""
     filled = order.filled_qty
     average = (order.filled_cost / filled).quantize(AVG_PRICE_STEP) if filled else None
     return {
@@ -165,7 +204,7 @@ def order_json(order: Order) -> dict[str, Any]:
         "qty": optional_text(order.qty),
         "filled_qty": text(filled),
         "filled_avg_price": optional_text(average),
-        "order_class": "",
+        "order_class": order.order_class,
         "order_type": order.type,
         "type": order.type,
         "side": order.side,
@@ -175,10 +214,10 @@ def order_json(order: Order) -> dict[str, Any]:
         "stop_price": optional_text(order.stop_price),
         "status": order.status,
         "extended_hours": order.extended_hours,
-        "legs": None,
-        "trail_percent": None,
-        "trail_price": None,
-        "hwm": None,
+        "legs": [order_json(leg) for leg in legs] or None,
+        "trail_percent": optional_text(order.trail_percent),
+        "trail_price": optional_text(order.trail_price),
+        "hwm": optional_text(order.hwm),
         "subtag": None,
         "source": None,
     }

@@ -151,7 +151,7 @@ class Simulator:
             }
         )
         self.broker = Broker(market, switches, config.seed, config.cash)
-        self.ledger = Ledger()
+        self.ledger = Ledger(config.cash)
         routes = Routes(
             OrdersApi(self.broker).routes()
             + AccountApi(self.broker, self.note).routes()
@@ -171,9 +171,13 @@ class Simulator:
             self._pacer.settle,
         )
         self._restore()
-        stream = Stream(self.broker.book, credentials)
-        self.gateway.stream = stream
-        self.broker.book.listeners += [self._journal.observe, self.ledger.observe, stream.observe]
+        self.stream = Stream(self.broker, credentials, self.plan)
+        self.gateway.stream = self.stream
+        self.broker.book.listeners += [
+            self._journal.observe,
+            self.ledger.observe,
+            self.stream.observe,
+        ]
 
     # --- state
 
@@ -191,7 +195,7 @@ class Simulator:
         book = self.broker.book
         book.restore(saved.orders.values(), saved.fills, saved.records)
         book.account.configuration |= saved.documents.get("configuration", {})
-        self.broker.matcher.resume(self.broker.elapsed_s())
+        self.broker.resume()
         self._journal.start(saved)
 
     def settle(self) -> None:
@@ -217,6 +221,7 @@ class Simulator:
         self.plan.remove()
         self.gateway.requests.clear()
         self.gateway.posts_by_client_id.clear()
+        self.stream.counts.clear()
         if self.config.state is not None:
             self._journal.start(state.SavedState())
 

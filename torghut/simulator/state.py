@@ -26,7 +26,7 @@ from torghut.simulator.orders import Fill, Order
 
 _DECIMALS = frozenset(
     {"qty", "notional", "limit_price", "stop_price", "filled_qty", "filled_cost", "price",
-     "reserve_price", "cum_qty", "leaves_qty", "fee_qty"}
+     "reserve_price", "cum_qty", "leaves_qty", "fee_qty", "trail_price", "trail_percent", "hwm"}
 )  # fmt: skip
 
 

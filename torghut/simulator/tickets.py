@@ -2,8 +2,8 @@
 
 Checks run in this order, and the first that fails answers:
 
-1. types (400), 2. presence and ranges of fields (422 40010001), 3. the asset, 4. rules which
-tie fields together: increments, notional, fractions, extended hours, coin pairs (422 42210000).
+1. types (400), 2. presence and ranges of fields (422 40010001), 3. the asset, 4. the trading
+rules of `rules`, which tie fields together.
 What depends on the account is checked afterwards by the book.
 """
 
@@ -13,23 +13,25 @@ from decimal import Decimal
 from typing import Any
 
 from torghut.simulator.assets import Asset, AssetList
-from torghut.simulator.errors import bad_body, forbidden, invalid, unprocessable
-from torghut.simulator.numbers import is_whole, read_decimal, text, truncate_qty
+from torghut.simulator.errors import bad_body, invalid, unprocessable
+from torghut.simulator.numbers import read_decimal, truncate_qty
 from torghut.simulator.orders import Ticket
+from torghut.simulator.rules import check_rules, check_trail
 from torghut.simulator.switches import Switches
 
 SIDES = ("buy", "sell")
-TYPES = ("market", "limit", "stop", "stop_limit")
+TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
 TIMES_IN_FORCE = ("day", "gtc", "opg", "cls", "ioc", "fok")
 INTENTS = ("buy_to_open", "buy_to_close", "sell_to_open", "sell_to_close")
-CLASSES_TO_COME = ("bracket", "oco", "oto", "mleg")
-MIN_NOTIONAL = Decimal(1)
+CLASSES = ("bracket", "oco", "oto")
 
 
 def read_ticket(body: Any, assets: AssetList, switches: Switches) -> tuple[Ticket, Asset]:
     """Validate a request body. Raises ApiError."""
     if not isinstance(body, dict):
         raise bad_body()
+    take_profit, stop_loss = (_part(body, name) for name in ("take_profit", "stop_loss"))
+    order_class = _text(body, "order_class")
     ticket = Ticket(
         symbol=_text(body, "symbol").upper(),
         side=_text(body, "side"),
@@ -42,14 +44,22 @@ def read_ticket(body: Any, assets: AssetList, switches: Switches) -> tuple[Ticke
         extended_hours=_flag(body, "extended_hours"),
         client_order_id=_text(body, "client_order_id") or None,
         position_intent=_text(body, "position_intent") or None,
+        order_class="" if order_class == "simple" else order_class,
+        take_profit=_amount(take_profit, "limit_price"),
+        stop_loss=_amount(stop_loss, "stop_price"),
+        stop_loss_limit=_amount(stop_loss, "limit_price"),
+        trail_price=_amount(body, "trail_price"),
+        trail_percent=_amount(body, "trail_percent"),
     )
-    _check_words(ticket, body)
+    _check_words(ticket)
+    _check_exits(ticket)
     _check_amounts(ticket)
     _check_prices(ticket)
+    check_trail(ticket)
     check_client_order_id(ticket.client_order_id, switches)
     asset = find_asset(ticket.symbol, assets)
     ticket.symbol = asset.symbol
-    _check_rules(ticket, asset, switches)
+    check_rules(ticket, asset, switches)
     if ticket.qty is not None:
         ticket.qty = truncate_qty(ticket.qty)
     return ticket, asset
@@ -72,19 +82,6 @@ def check_client_order_id(client_order_id: str | None, switches: Switches) -> No
     if client_order_id and len(client_order_id) > switches.client_order_id_max:
         raise invalid(
             f"client_order_id must be no more than {switches.client_order_id_max} characters"
-        )
-
-
-def check_increment(name: str, price: Decimal | None) -> None:
-    """Two decimals from $1, four below."""
-    if price is None:
-        return
-    exponent = price.normalize().as_tuple().exponent
-    decimals = -exponent if isinstance(exponent, int) else 0
-    if decimals > (2 if price >= 1 else 4):
-        raise unprocessable(
-            f"invalid {name} {text(price)}. "
-            "sub-penny increment does not fulfill minimum pricing criteria"
         )
 
 
@@ -116,12 +113,19 @@ def _amount(body: dict[str, Any], name: str) -> Decimal | None:
         raise bad_body() from error
 
 
-def _check_words(ticket: Ticket, body: dict[str, Any]) -> None:
-    order_class = _text(body, "order_class")
-    if order_class in CLASSES_TO_COME or ticket.type == "trailing_stop":
-        wanted = order_class if order_class in CLASSES_TO_COME else ticket.type
-        raise unprocessable(f"the simulator does not support {wanted} orders yet")
-    if order_class not in ("", "simple"):
+def _part(body: dict[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise bad_body()
+    return value
+
+
+def _check_words(ticket: Ticket) -> None:
+    if ticket.order_class == "mleg":
+        raise unprocessable("the simulator does not support mleg orders")
+    if ticket.order_class not in ("", *CLASSES):
         raise invalid("invalid order_class")
     if not ticket.symbol:
         raise invalid("symbol is required")
@@ -133,8 +137,23 @@ def _check_words(ticket: Ticket, body: dict[str, Any]) -> None:
         raise invalid("invalid time_in_force")
     if ticket.position_intent not in (None, *INTENTS):
         raise invalid("invalid position_intent")
-    if body.get("trail_price") is not None or body.get("trail_percent") is not None:
-        raise invalid("trail_price and trail_percent are only for trailing_stop orders")
+
+
+def _check_exits(ticket: Ticket) -> None:
+    """Prices of exits, and where they belong; an OCO's take profit is its limit price."""
+    exits = (ticket.take_profit, ticket.stop_loss, ticket.stop_loss_limit)
+    if any(price is not None and price <= 0 for price in exits):
+        raise invalid("prices of take_profit and stop_loss must be > 0")
+    if not ticket.order_class:
+        if any(price is not None for price in exits):
+            raise invalid("take_profit and stop_loss need an order_class")
+        return
+    if ticket.stop_loss is None and ticket.stop_loss_limit is not None:
+        raise unprocessable(f"{ticket.order_class} orders require stop_loss.stop_price")
+    if (ticket.order_class, ticket.type) == ("oco", "limit") and ticket.take_profit is not None:
+        if ticket.limit_price not in (None, ticket.take_profit):
+            raise unprocessable("limit_price must be take_profit.limit_price")
+        ticket.limit_price = ticket.take_profit
 
 
 def _check_amounts(ticket: Ticket) -> None:
@@ -167,37 +186,3 @@ def _check_prices(ticket: Ticket) -> None:
         raise invalid("limit price must be > 0")
     if ticket.stop_price is not None and ticket.stop_price <= 0:
         raise invalid("stop price must be > 0")
-
-
-def _check_rules(ticket: Ticket, asset: Asset, switches: Switches) -> None:
-    if asset.is_crypto:
-        if ticket.time_in_force not in ("gtc", "ioc"):
-            raise unprocessable("invalid crypto time_in_force")
-        if ticket.type == "stop":
-            raise unprocessable("invalid order type for crypto order")
-    else:
-        check_increment("limit_price", ticket.limit_price)
-        check_increment("stop_price", ticket.stop_price)
-    if ticket.notional is not None and ticket.notional < MIN_NOTIONAL:
-        raise unprocessable("notional amount must be >= 1.00")
-    if ticket.extended_hours:
-        _check_extended_hours(ticket, switches)
-    fractional = ticket.notional is not None or not is_whole(ticket.qty or Decimal(0))
-    if fractional and not asset.is_crypto:
-        if not asset.fractionable:
-            raise forbidden(f'asset "{asset.symbol}" is not fractionable')
-        if ticket.time_in_force != "day":
-            raise unprocessable("fractional orders must be DAY orders")
-
-
-def _check_extended_hours(ticket: Ticket, switches: Switches) -> None:
-    day_only = switches.extended_hours == "day"
-    allowed = ("day",) if day_only else ("day", "gtc")
-    if ticket.type != "limit" or ticket.time_in_force not in allowed:
-        words = "DAY" if day_only else "DAY or GTC"
-        raise unprocessable(f"extended hours order must be {words} limit orders")
-
-
-def is_fractional(ticket: Ticket) -> bool:
-    """True for a notional amount or a quantity with decimals."""
-    return ticket.notional is not None or (ticket.qty is not None and not is_whole(ticket.qty))

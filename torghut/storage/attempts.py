@@ -1,16 +1,14 @@
-"""risk_verdicts and submission_attempts: what was judged, what was asked, what came back."""
+"""submission_attempts and order_counts: what was asked of the broker, and what came back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import Connection, text
 
-from torghut.domain.exposure import Facts, Reservations
-from torghut.domain.risk import Verdict
 from torghut.domain.submission import Proof
 from torghut.ports import Answer
 
@@ -23,6 +21,8 @@ class Intent:
     attempt_no: int
     client_order_id: str
     order_sent: Mapping[str, object]
+    strategy: str
+    counted_today: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,55 +38,37 @@ class Asked:
     broker_order_id: str | None = None
 
 
-def add_verdicts(
+def add_intents(
     tx: Connection,
-    verdicts: Sequence[tuple[int, Verdict, Facts, Reservations]],
+    account: str,
+    intents: Sequence[Intent],
     *,
+    token: int,
+    day: date,
     now: datetime,
 ) -> None:
-    """Store verdicts of decisions (by id) with the facts they were made from."""
-    if not verdicts:
-        return
-    tx.execute(
-        text("""
-        INSERT INTO risk_verdicts (decision_id, outcome, deny_reason, policy_version, checks,
-          facts, reference_px, notional, judged_at)
-        SELECT decision_id, outcome, deny_reason, policy_version, checks::jsonb, facts::jsonb,
-          reference_px, notional, :now
-        FROM unnest(CAST(:ids AS bigint[]), CAST(:outcome AS text[]), CAST(:deny AS text[]),
-          CAST(:policy AS text[]), CAST(:checks AS text[]), CAST(:facts AS text[]),
-          CAST(:px AS numeric[]), CAST(:notional AS numeric[]))
-          AS n (decision_id, outcome, deny_reason, policy_version, checks, facts, reference_px,
-                notional)"""),
-        {
-            "ids": [id_ for id_, _, _, _ in verdicts],
-            "outcome": ["approved" if v.approved else "denied" for _, v, _, _ in verdicts],
-            "deny": [v.deny_reason.value if v.deny_reason else None for _, v, _, _ in verdicts],
-            "policy": [v.policy_version for _, v, _, _ in verdicts],
-            "checks": [json.dumps([c.as_json() for c in v.checks]) for _, v, _, _ in verdicts],
-            "facts": [
-                json.dumps({**facts.as_json(), "reservations": reservations.as_json()})
-                for _, _, facts, reservations in verdicts
-            ],
-            "px": [v.reference_px for _, v, _, _ in verdicts],
-            "notional": [v.notional for _, v, _, _ in verdicts],
-            "now": now,
-        },
-    )
-
-
-def add_intents(tx: Connection, intents: Sequence[Intent], *, token: int, now: datetime) -> None:
-    """Record submissions that are about to be made."""
+    """Record submissions that are about to be made; those not counted yet count for `day`."""
     if not intents:
         return
     tx.execute(
         text("""
-        INSERT INTO submission_attempts (decision_id, operation, attempt_no, client_order_id,
-          fencing_token, order_sent, intended_at)
-        SELECT decision_id, 'submit', attempt_no, client_order_id, :token, sent::jsonb, :now
-        FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS int[]), CAST(:coids AS text[]),
-          CAST(:sent AS text[])) AS n (decision_id, attempt_no, client_order_id, sent)"""),
+        WITH intents AS (
+          INSERT INTO submission_attempts (decision_id, operation, attempt_no, client_order_id,
+            fencing_token, order_sent, intended_at)
+          SELECT decision_id, 'submit', attempt_no, client_order_id, :token, sent::jsonb, :now
+          FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS int[]), CAST(:coids AS text[]),
+            CAST(:sent AS text[])) AS n (decision_id, attempt_no, client_order_id, sent))
+        INSERT INTO order_counts AS c (account, strategy, day, orders)
+        SELECT :account, strategy, :day, count(*)
+        FROM unnest(CAST(:strategies AS text[]), CAST(:counted AS boolean[]))
+          AS n (strategy, counted)
+        WHERE NOT counted GROUP BY strategy ORDER BY strategy
+        ON CONFLICT (account, day, strategy) DO UPDATE SET orders = c.orders + excluded.orders"""),
         {
+            "account": account,
+            "day": day,
+            "strategies": [i.strategy for i in intents],
+            "counted": [i.counted_today for i in intents],
             "ids": [i.decision_id for i in intents],
             "numbers": [i.attempt_no for i in intents],
             "coids": [i.client_order_id for i in intents],

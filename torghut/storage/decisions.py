@@ -6,55 +6,26 @@ that it moved, and an id that is missing from them was moved by another writer (
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Row, text
 
-from torghut.domain.decisions import Decision, differing_fields
 from torghut.domain.lifecycle import TERMINAL, DecisionStatus, Reason
 from torghut.domain.orders import order_from_payload
 from torghut.storage.rows import DecisionRow, Intake, IntakeResult
 
-INTAKE_BATCH_MAX = 1_000
-
 _COLUMNS = """d.decision_id, d.decision_hash, d.account, d.strategy, d.symbol, d.side, d.payload,
   d.event_ts, d.expires_at, d.created_at, d.status, d.attempts, d.fencing_token,
   d.in_doubt_since, d.lookups, d.lookup_misses"""
-
-# the anti-join keeps replays from using up ids; ON CONFLICT settles the race that is left
-_INSERT = text("""
-INSERT INTO trade_decisions (decision_hash, hash_version, payload_digest, account, strategy,
-  symbol, side, event_ts, intent, payload, correlation_id, source, due_at, expires_at,
-  created_at, updated_at)
-SELECT n.decision_hash, n.hash_version, n.payload_digest, n.account, n.strategy,
-  n.symbol, n.side, n.event_ts, n.intent, n.payload::jsonb, n.correlation_id, :source, :now,
-  n.expires_at, :now, :now
-FROM unnest(CAST(:decision_hash AS text[]), CAST(:hash_version AS smallint[]),
-  CAST(:payload_digest AS text[]), CAST(:account AS text[]), CAST(:strategy AS text[]),
-  CAST(:symbol AS text[]), CAST(:side AS text[]), CAST(:event_ts AS timestamptz[]),
-  CAST(:intent AS text[]), CAST(:payload AS text[]), CAST(:correlation_id AS text[]),
-  CAST(:expires_at AS timestamptz[])) WITH ORDINALITY
-  AS n (decision_hash, hash_version, payload_digest, account, strategy, symbol, side, event_ts,
-        intent, payload, correlation_id, expires_at, place)
-WHERE NOT EXISTS (SELECT 1 FROM trade_decisions t WHERE t.decision_hash = n.decision_hash)
-ORDER BY n.place
-ON CONFLICT (decision_hash) DO NOTHING
-RETURNING decision_hash
-""")
-
-_EXISTING = text("""
-SELECT decision_hash, payload_digest, payload, status
-FROM trade_decisions WHERE decision_hash = ANY(CAST(:hashes AS text[]))
-""")
 
 _CLAIM = text(f"""
 SELECT {_COLUMNS} FROM trade_decisions d
 WHERE d.account = :account AND d.due_at <= :now
   AND d.status IN ('planned', 'approved', 'submitting', 'in_doubt')
   AND d.status = ANY(CAST(:statuses AS text[]))
+  AND NOT (d.status = 'approved' AND d.strategy = ANY(CAST(:resting AS text[])))
 ORDER BY d.due_at, d.decision_id
 LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
@@ -65,6 +36,7 @@ SELECT symbol, bool_or(limit_price IS NULL OR side = 'sell') AS quote FROM (
   WHERE d.account = :account AND d.due_at <= :now
     AND d.status IN ('planned', 'approved', 'submitting', 'in_doubt')
     AND d.status = ANY(CAST(:statuses AS text[]))
+    AND NOT (d.status = 'approved' AND d.strategy = ANY(CAST(:resting AS text[])))
   ORDER BY d.due_at, d.decision_id LIMIT :limit) due
 GROUP BY symbol
 """)
@@ -111,84 +83,37 @@ class Advance:
     attempt_no: int | None = None
 
 
-def insert(
-    tx: Connection, decisions: Sequence[Decision], *, source: str, now: datetime
-) -> list[Intake]:
-    """Store decisions; answers in their order: created, replayed or conflict.
-
-    A second decision of the same hash within the batch is answered like a later one.
-    At most INTAKE_BATCH_MAX at a time.
-    """
-    if len(decisions) > INTAKE_BATCH_MAX:
-        raise ValueError(f"{len(decisions)} decisions in one batch, at most {INTAKE_BATCH_MAX}")
-    first: dict[str, Decision] = {}
-    for decision in decisions:
-        first.setdefault(decision.decision_hash, decision)
-    created = _insert(tx, list(first.values()), source=source, now=now)
-    known = [d.decision_hash for d in decisions if d.decision_hash not in created]
-    existing: Mapping[str, Row[tuple[str, str, dict[str, object], str]]] = {
-        row.decision_hash: row for row in tx.execute(_EXISTING, {"hashes": known})
-    }
-    answers: list[Intake] = []
-    unanswered = set(created)
-    for decision in decisions:
-        hash_ = decision.decision_hash
-        if hash_ in created:
-            created_now = hash_ in unanswered
-            unanswered.discard(hash_)
-            digest, payload = first[hash_].payload_digest, first[hash_].payload()
-            status = DecisionStatus.PLANNED
-        else:
-            created_now = False
-            row = existing[hash_]
-            digest, payload, status = row.payload_digest, row.payload, DecisionStatus(row.status)
-        if created_now:
-            answers.append(Intake(hash_, IntakeResult.CREATED, status))
-        elif digest == decision.payload_digest:
-            answers.append(Intake(hash_, IntakeResult.REPLAYED, status))
-        else:
-            differing = differing_fields(payload, decision.payload())
-            answers.append(Intake(hash_, IntakeResult.CONFLICT, status, differing))
-    return answers
-
-
-def _insert(
-    tx: Connection, decisions: Sequence[Decision], *, source: str, now: datetime
-) -> set[str]:
-    rows = tx.execute(
-        _INSERT,
-        {
-            "decision_hash": [d.decision_hash for d in decisions],
-            "hash_version": [d.hash_version for d in decisions],
-            "payload_digest": [d.payload_digest for d in decisions],
-            "account": [d.account for d in decisions],
-            "strategy": [d.strategy for d in decisions],
-            "symbol": [d.order.symbol for d in decisions],
-            "side": [d.order.side.value for d in decisions],
-            "event_ts": [d.event_ts for d in decisions],
-            "intent": [d.intent for d in decisions],
-            "payload": [json.dumps(d.payload()) for d in decisions],
-            "correlation_id": [d.correlation_id for d in decisions],
-            "expires_at": [d.expires_at for d in decisions],
-            "source": source,
-            "now": now,
-        },
-    )
-    return set(rows.scalars())
-
-
 def claim(
     tx: Connection,
     account: str,
     statuses: Iterable[DecisionStatus],
     *,
+    resting: Sequence[str] = (),
     now: datetime,
     limit: int,
 ) -> list[DecisionRow]:
-    """Lock up to `limit` due decisions, oldest first; rows another transaction holds are passed."""
-    values = [status.value for status in statuses]
-    rows = tx.execute(_CLAIM, {"account": account, "now": now, "statuses": values, "limit": limit})
+    """Lock up to `limit` due decisions, oldest first; rows another transaction holds are passed.
+
+    What is approved of the strategies in `resting` is left out, so that it takes no place.
+    """
+    rows = tx.execute(_CLAIM, _claim_values(account, statuses, resting, now, limit))
     return [decision_row(row) for row in rows]
+
+
+def _claim_values(
+    account: str,
+    statuses: Iterable[DecisionStatus],
+    resting: Sequence[str],
+    now: datetime,
+    limit: int,
+) -> dict[str, object]:
+    return {
+        "account": account,
+        "now": now,
+        "statuses": [status.value for status in statuses],
+        "resting": list(resting),
+        "limit": limit,
+    }
 
 
 def due_symbols(
@@ -196,12 +121,12 @@ def due_symbols(
     account: str,
     statuses: Iterable[DecisionStatus],
     *,
+    resting: Sequence[str] = (),
     now: datetime,
     limit: int,
 ) -> dict[str, bool]:
     """Symbols of the decisions that `claim` would take → True where one needs a quote."""
-    values = [status.value for status in statuses]
-    rows = tx.execute(_PEEK, {"account": account, "now": now, "statuses": values, "limit": limit})
+    rows = tx.execute(_PEEK, _claim_values(account, statuses, resting, now, limit))
     return {row.symbol: row.quote for row in rows}
 
 
@@ -291,20 +216,29 @@ def by_hashes(tx: Connection, hashes: Sequence[str]) -> dict[str, DecisionRow]:
 
 
 def close_finished(tx: Connection, account: str, *, now: datetime, limit: int) -> list[str]:
-    """submitted → closed where the decision's order is terminal; returns the hashes.
+    """submitted → closed where every order of the decision is terminal; returns the hashes.
 
-    By client_order_id, the identity itself: an order that was adopted before its decision was
-    known here (a restored database) keeps an execution without a decision_id.
+    It stays submitted while the successor of a replaced order is not in the books, and while a
+    replacement may be under way: another order of the decision's may come to light.
     """
     rows = tx.execute(
         text("""
         UPDATE trade_decisions d SET status = 'closed', status_reason = :reason,
           status_detail = e.status, updated_at = :now, finalized_at = :now
-        FROM (SELECT d.decision_id, e.status FROM trade_decisions d
-              JOIN executions e ON e.client_order_id = d.decision_hash
-                AND e.account = d.account
+        FROM (SELECT d.decision_id, last.status FROM trade_decisions d
+              CROSS JOIN LATERAL (SELECT e.status FROM executions e
+                WHERE e.decision_id = d.decision_id AND e.account = d.account
+                ORDER BY e.status = 'replaced', e.execution_id DESC LIMIT 1) last
               WHERE d.account = :account AND d.status = 'submitted'
-                AND e.terminal
+                AND NOT EXISTS (SELECT 1 FROM executions e
+                  WHERE e.decision_id = d.decision_id AND NOT e.terminal)
+                AND NOT EXISTS (SELECT 1 FROM executions e
+                  WHERE e.decision_id = d.decision_id AND e.status = 'replaced' AND NOT EXISTS
+                    (SELECT 1 FROM executions s WHERE s.broker_order_id = e.replaced_by
+                       OR s.replaces = e.broker_order_id))
+                AND NOT EXISTS (SELECT 1 FROM order_actions a
+                  WHERE a.decision_id = d.decision_id AND a.operation = 'replace'
+                    AND a.status IN ('sending', 'in_doubt'))
               ORDER BY d.decision_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED) e
         WHERE d.decision_id = e.decision_id AND d.status = 'submitted'
         RETURNING d.decision_hash"""),
@@ -316,6 +250,22 @@ def close_finished(tx: Connection, account: str, *, now: datetime, limit: int) -
         },
     )
     return list(rows.scalars())
+
+
+def of_intent(
+    tx: Connection, account: str, strategy: str, intent: str
+) -> tuple[Intake, str] | None:
+    """The newest decision of a strategy with this intent, answered as replayed, and its symbol."""
+    row = tx.execute(
+        text("""SELECT decision_hash, status, symbol FROM trade_decisions
+        WHERE strategy = :strategy AND account = :account AND intent = :intent
+        ORDER BY decision_id DESC LIMIT 1"""),
+        {"account": account, "strategy": strategy, "intent": intent},
+    ).one_or_none()
+    if row is None:
+        return None
+    status = DecisionStatus(row.status)
+    return Intake(row.decision_hash, IntakeResult.REPLAYED, status), row.symbol
 
 
 def strategies(tx: Connection, decision_ids: Iterable[int | None]) -> dict[int, str]:

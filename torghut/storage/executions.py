@@ -218,3 +218,30 @@ def execution_state(row: ExecutionRow) -> ExecutionState:
         replaced_by=row.replaced_by,
         updated_at=row.broker_updated_at,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An order in a status that should pass, and since when we have seen it there."""
+
+    broker_order_id: str
+    client_order_id: str
+    symbol: str
+    status: str
+    since: datetime
+
+
+def waiting(tx: Connection, account: str, *, since: datetime, limit: int) -> list[Waiting]:
+    """Orders seen in a passing status (pending_*, accepted) since `since` or before."""
+    rows = tx.execute(
+        text("""
+        SELECT e.broker_order_id, e.client_order_id, e.symbol, e.status, v.since FROM executions e
+        CROSS JOIN LATERAL (SELECT coalesce(min(o.observed_at), e.created_at) AS since
+          FROM execution_events o
+          WHERE o.execution_id = e.execution_id AND o.status = e.status) v
+        WHERE e.account = :account AND NOT e.terminal AND v.since <= :since
+          AND e.status IN ('pending_new', 'pending_cancel', 'pending_replace', 'accepted')
+        ORDER BY e.execution_id LIMIT :limit"""),
+        {"account": account, "since": since, "limit": limit},
+    )
+    return [Waiting(**row._mapping) for row in rows]

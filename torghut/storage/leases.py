@@ -114,6 +114,17 @@ def lock_books(tx: Connection, account: str) -> None:
     )
 
 
+def lock_risk(tx: Connection, account: str) -> None:
+    """Serialise the judges of an account: what one approves, the next one counts (P7).
+
+    The executor's claim and the order desk's replacements; taken after `lock_books`, if both are.
+    """
+    tx.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('torghut.risk.' || :account, 0))"),
+        {"account": account},
+    )
+
+
 def current(tx: Connection, account: str) -> tuple[str | None, int, bool] | None:
     """(owner, fencing token, still valid) of an account's lease, None if it never had one."""
     row = tx.execute(

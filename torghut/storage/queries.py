@@ -149,6 +149,25 @@ def positions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
     return _page(tx, source, where, "p.id", filters)
 
 
+def actions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
+    """Cancels and replacements, newest first."""
+    where = {
+        "status": "a.status = :status",
+        "symbol": "coalesce(d.symbol, e.symbol) = :symbol",
+        "strategy": "d.strategy = :strategy",
+        "account": "a.account = :account",
+        "since": "a.created_at >= :since",
+        "before": "a.action_id < :before",
+    }
+    source = """SELECT a.action_id AS id, a.operation, a.account, d.strategy,
+      coalesce(d.symbol, e.symbol) AS symbol, d.decision_hash, a.broker_order_id,
+      a.client_order_id, a.changes, a.status, a.status_reason, a.status_detail, a.attempts,
+      a.new_order_id, a.request_key, a.requested_by, a.reason, a.created_at, a.updated_at
+    FROM order_actions a LEFT JOIN trade_decisions d USING (decision_id)
+    LEFT JOIN executions e ON e.broker_order_id = a.broker_order_id"""
+    return _page(tx, source, where, "a.action_id", filters)
+
+
 def _page(
     tx: Connection, source: str, where: Mapping[str, str], key: str, filters: Filters
 ) -> list[dict[str, Any]]:
@@ -322,13 +341,24 @@ def _snapshot(tx: Connection, account: str) -> dict[str, Any] | None:
 
 
 def trading_states(tx: Connection) -> list[dict[str, Any]]:
-    """Every scope that ever had a state: global, then accounts by name."""
+    """Every scope that ever had a state: global, then accounts and strategies by name."""
     rows = tx.execute(
         text("""SELECT scope, state, actor, reason, changed_at FROM trading_states
         ORDER BY scope <> 'global', scope LIMIT :limit"""),
         {"limit": LIMIT_MAX},
     )
     return [_plain(row) for row in rows]
+
+
+def newest_policy(tx: Connection, account: str) -> dict[str, Any] | None:
+    """Under which policy version the account's newest verdict was given, and when."""
+    row = tx.execute(
+        text("""SELECT v.policy_version, v.judged_at
+        FROM risk_verdicts v JOIN trade_decisions d USING (decision_id)
+        WHERE d.account = :account ORDER BY v.verdict_id DESC LIMIT 1"""),
+        {"account": account},
+    ).one_or_none()
+    return None if row is None else _plain(row)
 
 
 def discrepancies(tx: Connection, open_only: bool = True, limit: int = 50) -> list[dict[str, Any]]:

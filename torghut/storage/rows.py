@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from torghut.domain.exposure import AccountFacts
 from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.orders import OrderRequest
 
@@ -71,38 +72,34 @@ class ExecutionRow:
     broker_updated_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class SymbolExposure:
-    """Signed position by our books (fills not booked included) and open shares by side."""
-
-    ledger_qty: Decimal
-    buy_qty: Decimal
-    sell_qty: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """All that may be live in an account (P7); `notional` is what the snapshot knows nothing of."""
-
-    by_symbol: Mapping[str, SymbolExposure]
-    notional: Decimal
-    open_orders: int
-    orders_last_minute: int
-    orders_today: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSnapshot:
-    """Newest answer of the broker about the account; `positions` maps symbol → signed qty."""
+    """Newest answer of the broker about the account; by symbol: signed `positions`, `marks`."""
 
     account_number: str
     equity: Decimal | None
+    peak_equity: Decimal | None  # since the last resume by a person
     last_equity: Decimal | None
     cash: Decimal | None
     buying_power: Decimal | None
     blocked: bool
+    shorting_enabled: bool | None
     positions: Mapping[str, Decimal]
+    marks: Mapping[str, Decimal]
     observed_at: datetime
+
+    def facts(self) -> AccountFacts:
+        """The account as risk looks at it."""
+        return AccountFacts(
+            equity=self.equity,
+            last_equity=self.last_equity,
+            buying_power=self.buying_power,
+            blocked=self.blocked,
+            observed_at=self.observed_at,
+            shorting_enabled=self.shorting_enabled,
+            peak_equity=self.peak_equity,
+            account_number=self.account_number,
+        )
 
 
 @dataclass(frozen=True, slots=True)

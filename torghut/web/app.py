@@ -4,15 +4,16 @@
 request ─▶ gate ─▶ routes ─▶ workers ─▶ services · storage
            id host  │
            rate     ├─ decisions_api   POST /v1/decisions, /v1/decisions:batch
-           token    ├─ reads_api       GET  /v1/decisions|executions|fills|positions|status
-                    ├─ operator_api    POST /v1/halt, /v1/resume
+           token    ├─ reads_api       GET  /v1/decisions|executions|fills|positions|actions|status…
+                    ├─ operator_api    POST /v1/halt, /v1/reduce, /v1/resume
+                    ├─ orders_api      POST …:cancel, …:replace, …:close, /v1/flatten
                     └─ probes          GET  /healthz, /readyz, /metrics
 ```
 
 1. Whatever is not a success is problem details (torghut.web.problems), unknown routes included.
 2. The event loop parses small things and waits; all that touches the database is on a few threads
    (torghut.web.workers), so that HTTP cannot take the connections that trading needs.
-3. Nothing here decides anything about orders: it stores decisions and reads.
+3. Nothing here decides anything about orders: it stores decisions and requests, and reads.
 
 Failure behaviour: database away → 503 with Retry-After and nothing acknowledged; the process goes
 on and serves again when the database does.
@@ -29,7 +30,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from torghut.domain.errors import TorghutError
-from torghut.web import decisions_api, documents, operator_api, probes, reads_api
+from torghut.web import decisions_api, documents, operator_api, orders_api, probes, reads_api
 from torghut.web.gate import Gate, RateLimit, Tokens
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, answer
@@ -61,6 +62,7 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(decisions_api.router(parts, staff), prefix="/v1")
     app.include_router(reads_api.router(parts, staff), prefix="/v1")
     app.include_router(operator_api.router(parts, staff), prefix="/v1")
+    app.include_router(orders_api.router(parts, staff), prefix="/v1")
     app.include_router(probes.router(parts, staff))
     app.add_middleware(
         Gate,

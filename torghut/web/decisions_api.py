@@ -54,7 +54,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
         body = await read_body(request, bytes_max=BODY_BYTES_MAX)
 
         def read() -> Decision:
-            return read_decision(body, account=account, ttl=ttl, intent=_key(request))
+            return read_decision(body, account=account, ttl=ttl, intent=idempotency_key(request))
 
         try:
             decision = read() if len(body) <= INLINE_BYTES_MAX else await staff.readers.call(read)
@@ -83,7 +83,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
     return routes
 
 
-def _key(request: Request) -> str | None:
+def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key, None without one. Raises InvalidDecision if it is not usable."""
     keys = request.headers.getlist("idempotency-key")
     if not keys:

@@ -191,6 +191,9 @@ ONE: Document = {
         **_READ_PROBLEMS,
     }
 }
+STATES: Document = {
+    "responses": {200: _answer("Every scope's state: actor, reason, since"), **_READ_PROBLEMS}
+}
 STATUS: Document = {"responses": {200: _answer("How the account stands"), **_READ_PROBLEMS}}
 TRADING_STATE: Document = {
     "responses": {200: _answer("The scope's state, now and before"), **_BODY_PROBLEMS},
@@ -205,10 +208,49 @@ TRADING_STATE: Document = {
                         "required": ["reason"],
                         "properties": {
                             "reason": {"type": "string", "maxLength": 500},
-                            "account": {"type": "string", "description": "Absent: global."},
+                            "account": {
+                                "type": "string",
+                                "description": "This account only; without any name: global.",
+                            },
+                            "strategy": {
+                                "type": "string",
+                                "description": "This strategy only, on every account.",
+                            },
                         },
                     },
                     "example": {"reason": "halt before the announcement"},
+                }
+            },
+        }
+    },
+}
+ORDER_REQUEST: Document = {
+    "responses": {
+        200: _answer("Asked for before, under the same Idempotency-Key"),
+        202: _answer("Recorded; what becomes of it is in GET /v1/actions and /v1/decisions"),
+        **_problems(s404="No such decision", s409="The key was used for another request"),
+        **_BODY_PROBLEMS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["reason"],
+                        "properties": {
+                            "reason": {"type": "string", "maxLength": 500},
+                            "symbol": {"type": "string", "description": "orders:cancel only."},
+                            "strategy": {"type": "string", "description": "orders:cancel only."},
+                            "qty": {**_AMOUNT, "description": ":replace and :close only."},
+                            "limit_price": {**_AMOUNT, "description": ":replace only."},
+                            "stop_price": {**_AMOUNT, "description": ":replace only."},
+                            "trail": {**_AMOUNT, "description": ":replace only."},
+                            "time_in_force": {"type": "string", "description": ":replace only."},
+                        },
+                    },
+                    "example": {"reason": "the news changed"},
                 }
             },
         }

@@ -1,7 +1,8 @@
-"""POST /v1/halt and /v1/resume: an operator stops trading, and lets it go on.
+"""POST /v1/halt, /v1/reduce and /v1/resume: an operator stops trading, and lets it go on.
 
-Body: `{"reason": "why", "account": "…"?}`; without an account the global state is changed. The
-answer is the scope's state now and before. The change is on disk when the answer is sent.
+Body: `{"reason": "why", "account": "…"?, "strategy": "…"?}`; without either name the global state
+is changed. The answer is the scope's state now and before. The change is on disk when the answer is
+sent.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 
 from torghut.domain.decisions import load_json
 from torghut.domain.errors import Fault, InvalidDecision
+from torghut.domain.exposure import TradingState
 from torghut.domain.values import parse_text, shown_name
 from torghut.services import operator
 from torghut.services.operator import REASON_LENGTH_MAX, Change, NotChanged
@@ -26,6 +28,8 @@ from torghut.web.problems import invalid, request_id_of
 ACTOR = "http"
 BODY_BYTES_MAX = 16 * 1024
 
+_LENGTHS = {"reason": REASON_LENGTH_MAX, "account": 64, "strategy": 128}
+
 log = structlog.get_logger(__name__)
 
 
@@ -33,18 +37,20 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
     """The routes of operation."""
     routes = APIRouter(tags=["operation"])
 
-    async def change(request: Request, *, halting: bool) -> Response:
-        reason, account = _read(await read_body(request, bytes_max=BODY_BYTES_MAX))
-        step = partial(
-            operator.halt if halting else operator.resume,
-            parts.database,
-            operator.scope_of(account),
-            actor=ACTOR,
-            reason=reason,
-            now=parts.clock(),
-            own_account=parts.settings.account,
-        )
+    async def change(request: Request, state: TradingState) -> Response:
+        asked = _read(await read_body(request, bytes_max=BODY_BYTES_MAX))
+        reason = asked.get("reason") or ""
         try:
+            step = partial(
+                operator.change,
+                state,
+                parts.database,
+                operator.scope_of(asked.get("account"), asked.get("strategy")),
+                actor=ACTOR,
+                reason=reason,
+                now=parts.clock(),
+                settings=parts.settings,
+            )
             changed: Change = await staff.operators.call(step)
         except NotChanged as error:
             raise invalid([error.fault], kind="invalid-request") from None
@@ -59,17 +65,21 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
 
     @routes.post("/halt", **documents.TRADING_STATE)
     async def halt(request: Request) -> Response:
-        return await change(request, halting=True)
+        return await change(request, TradingState.HALTED)
+
+    @routes.post("/reduce", **documents.TRADING_STATE)
+    async def reduce(request: Request) -> Response:
+        return await change(request, TradingState.REDUCING)
 
     @routes.post("/resume", **documents.TRADING_STATE)
     async def resume(request: Request) -> Response:
-        return await change(request, halting=False)
+        return await change(request, TradingState.ACTIVE)
 
     return routes
 
 
-def _read(body: bytes) -> tuple[str, str | None]:
-    """(reason, account or None). Raises Problem 422 naming every fault."""
+def _read(body: bytes) -> dict[str, str | None]:
+    """Reason, and account or strategy if named. Raises Problem 422 naming every fault."""
     try:
         data = load_json(body)
     except InvalidDecision as error:
@@ -77,12 +87,10 @@ def _read(body: bytes) -> tuple[str, str | None]:
     if not isinstance(data, Mapping):
         raise invalid([Fault("", "must be a JSON object")], kind="invalid-request")
     faults = [
-        Fault(shown_name(name), "is not a known field")
-        for name in data
-        if name not in ("reason", "account")
+        Fault(shown_name(name), "is not a known field") for name in data if name not in _LENGTHS
     ]
     texts: dict[str, str | None] = {}
-    for name, length_max in (("reason", REASON_LENGTH_MAX), ("account", 64)):
+    for name, length_max in _LENGTHS.items():
         value = data.get(name)
         if value is None:
             if name == "reason":
@@ -94,4 +102,4 @@ def _read(body: bytes) -> tuple[str, str | None]:
             faults.append(Fault(name, str(error)))
     if faults:
         raise invalid(faults, kind="invalid-request")
-    return texts["reason"] or "", texts.get("account")
+    return texts

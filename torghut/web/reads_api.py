@@ -1,4 +1,5 @@
-"""GET: decisions, executions, fills, positions, one decision and its story, the account's status.
+"""GET: decisions, executions, fills, positions, one decision and its story, the account's status,
+the trading states.
 
 Lists are newest first: `{"items": […], "next_cursor": "…" | null}`; the cursor goes back in as
 `cursor` with the same filters. The questions themselves are torghut.storage.queries, which the
@@ -126,6 +127,10 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
     async def list_fills(query: Annotated[ListQuery, Query()]) -> Response:
         return await reader.page(queries.fills, query)
 
+    @routes.get("/actions", tags=["orders"], **documents.LIST)
+    async def list_actions(query: Annotated[ListQuery, Query()]) -> Response:
+        return await reader.page(queries.actions, query)
+
     @routes.get("/positions", tags=["orders"], **documents.LIST)
     async def list_positions(query: Annotated[PositionQuery, Query()]) -> Response:
         return await reader.page(queries.positions, query)
@@ -144,6 +149,10 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
         stands = await reader.ask(lambda tx: queries.summary(tx, settings.account))
         mode = {"trading_mode": settings.trading_mode, "trading_enabled": settings.trading_enabled}
         return _json({**stands, **mode})
+
+    @routes.get("/trading-states", tags=["operation"], **documents.STATES)
+    async def get_states() -> Response:
+        return _json({"items": await reader.ask(queries.trading_states)})
 
     return routes
 

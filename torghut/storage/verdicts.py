@@ -1,0 +1,165 @@
+"""risk_verdicts and risk_policies: what was judged, on what, under which policy.
+
+A verdict's row holds everything that it was made from, so that it can be judged again
+(services/replay): facts and reservations in `facts`, the policy in risk_policies by its version.
+`facts_id` is a hash of the facts; what an older version stored without one cannot be replayed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, text
+
+from torghut.domain.exposure import Facts, Reservations
+from torghut.domain.orders import OrderRequest, order_from_payload
+from torghut.domain.risk_case import Verdict
+
+_FACTS = TypeAdapter(Facts)
+_RESERVATIONS = TypeAdapter(Reservations)
+_PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict to be stored, with what it was made from."""
+
+    decision_id: int
+    verdict: Verdict
+    facts: Facts
+    reservations: Reservations
+    action_id: int | None = None  # the replacement that was judged, and the order it asks for
+    order: OrderRequest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredVerdict:
+    """A verdict as stored. `facts` is None if it was stored before facts had an id."""
+
+    verdict_id: int
+    decision_hash: str
+    strategy: str
+    order: OrderRequest
+    event_ts: datetime
+    judged_at: datetime
+    deny_reason: str | None
+    policy_version: str
+    checks: Sequence[Mapping[str, Any]]
+    facts_id: str | None
+    facts: Facts | None
+    reservations: Reservations | None
+
+
+def add_policy(tx: Connection, version: str, policy: str, *, now: datetime) -> None:
+    """Keep the policy behind a version, as JSON text; once is enough."""
+    tx.execute(
+        text("""INSERT INTO risk_policies (policy_version, policy, first_used_at)
+        VALUES (:version, CAST(:policy AS jsonb), :now) ON CONFLICT DO NOTHING"""),
+        {"version": version, "policy": policy, "now": now},
+    )
+
+
+def policies(tx: Connection) -> dict[str, dict[str, Any]]:
+    """Every policy that was used, by version."""
+    rows = tx.execute(text("SELECT policy_version, policy FROM risk_policies"))
+    return {row.policy_version: row.policy for row in rows}
+
+
+def add(tx: Connection, judgements: Sequence[Judgement], *, now: datetime) -> None:
+    """Store verdicts with the facts that they were made from."""
+    if not judgements:
+        return
+    facts = [_facts_json(item.facts, item.reservations) for item in judgements]
+    verdicts = [item.verdict for item in judgements]
+    tx.execute(
+        text("""
+        INSERT INTO risk_verdicts (decision_id, outcome, deny_reason, policy_version, checks,
+          facts, facts_id, reference_px, notional, judged_at, action_id, wanted)
+        SELECT decision_id, CASE WHEN deny_reason IS NULL THEN 'approved' ELSE 'denied' END,
+          deny_reason, policy_version, checks::jsonb, facts::jsonb, facts_id, reference_px,
+          notional, :now, action_id, wanted::jsonb
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:deny AS text[]), CAST(:policy AS text[]),
+          CAST(:checks AS text[]), CAST(:facts AS text[]), CAST(:facts_ids AS text[]),
+          CAST(:px AS numeric[]), CAST(:notional AS numeric[]),
+          CAST(:actions AS bigint[]), CAST(:wanted AS text[]))
+          AS n (decision_id, deny_reason, policy_version, checks, facts, facts_id, reference_px,
+                notional, action_id, wanted)"""),
+        {
+            "ids": [item.decision_id for item in judgements],
+            "deny": [v.deny_reason.value if v.deny_reason else None for v in verdicts],
+            "policy": [v.policy_version for v in verdicts],
+            "checks": [json.dumps([c.as_json() for c in v.checks]) for v in verdicts],
+            "facts": [data.decode() for data in facts],
+            "facts_ids": [_id(data) for data in facts],
+            "px": [v.reference_px for v in verdicts],
+            "notional": [v.notional for v in verdicts],
+            "actions": [item.action_id for item in judgements],
+            "wanted": [
+                json.dumps(item.order.payload()) if item.order else None for item in judgements
+            ],
+            "now": now,
+        },
+    )
+
+
+def stored(
+    tx: Connection, account: str, *, since: datetime | None
+) -> Iterator[Sequence[StoredVerdict]]:
+    """Verdicts of an account, oldest first, in pages; `since` is on `judged_at`, inclusive."""
+    last = 0
+    while True:
+        rows = tx.execute(
+            text("""
+            SELECT v.verdict_id, d.decision_hash, d.strategy, d.symbol, d.side,
+              coalesce(v.wanted, d.payload) AS payload,
+              CASE WHEN v.action_id IS NULL THEN d.event_ts ELSE v.judged_at END AS event_ts,
+              v.judged_at, v.deny_reason, v.policy_version, v.checks, v.facts, v.facts_id
+            FROM risk_verdicts v JOIN trade_decisions d USING (decision_id)
+            WHERE d.account = :account AND v.verdict_id > :last
+              AND (CAST(:since AS timestamptz) IS NULL OR v.judged_at >= :since)
+            ORDER BY v.verdict_id LIMIT :limit"""),
+            {"account": account, "last": last, "since": since, "limit": _PAGE},
+        ).all()
+        if not rows:
+            return
+        yield [_stored(row) for row in rows]
+        last = rows[-1].verdict_id
+
+
+def facts_id(facts: Facts, reservations: Reservations) -> str:
+    """The id of what a verdict was made from: a hash of all of it."""
+    return _id(_facts_json(facts, reservations))
+
+
+def _facts_json(facts: Facts, reservations: Reservations) -> bytes:
+    first = _FACTS.dump_json(facts, exclude_defaults=True)
+    second = _RESERVATIONS.dump_json(reservations, exclude_defaults=True)
+    return b'{"facts":' + first + b',"reservations":' + second + b"}"
+
+
+def _id(data: bytes) -> str:
+    return sha256(data).hexdigest()[:32]
+
+
+def _stored(row: Any) -> StoredVerdict:
+    whole = row.facts_id is not None
+    return StoredVerdict(
+        verdict_id=row.verdict_id,
+        decision_hash=row.decision_hash,
+        strategy=row.strategy,
+        order=order_from_payload(row.symbol, row.side, row.payload),
+        event_ts=row.event_ts,
+        judged_at=row.judged_at,
+        deny_reason=row.deny_reason,
+        policy_version=row.policy_version,
+        checks=row.checks,
+        facts_id=row.facts_id,
+        facts=_FACTS.validate_python(row.facts["facts"]) if whole else None,
+        reservations=(_RESERVATIONS.validate_python(row.facts["reservations"]) if whole else None),
+    )
