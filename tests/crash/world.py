@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from tests.crash import books
 from tests.crash.answers import BROKER_TIMEOUT_S, Answer, End
+from tests.crash.cases import forestalled
 from tests.crash.door import Door
 from tests.crash.processes import Child
 from tests.factories import ACCOUNT, decision, decision_json
@@ -88,8 +89,8 @@ class World:
         self.simulator = Simulator(SimConfig(port=0, control_port=0, **(settings | simulator)))
         for rule in answer.rules:
             self._add_fault({**rule, "client_order_id": self.subject.decision_hash})
-        for rule in rules:
-            self._add_fault(rule)
+        added = [self._add_fault(rule) for rule in rules]
+        self._away = [rule.id for rule in added if rule.count is None]
 
     def __enter__(self) -> World:
         self._stack.callback(self.database.close)
@@ -127,10 +128,13 @@ class World:
         if plan and plan[0].value.startswith("intake."):
             reached.append(self._sender_dies(plan.pop(0)))
         self.accept([self.subject])
-        for point in plan:
+        while plan:
+            point = plan.pop(0)
             if not self.run_until_dead(point):
                 return reached
             reached.append(point)
+            if not forestalled(plan):
+                self.end_faults(self._away)
         self.run_until_settled()
         return reached
 
@@ -176,9 +180,12 @@ class World:
         assert child.join(20) is not None, "torghut submit hangs"
         return child
 
-    def end_faults(self) -> None:
-        """From now on the broker behaves."""
-        self._http.delete(f"{self.simulator.control_url}/faults", timeout=10).raise_for_status()
+    def end_faults(self, rules: Sequence[int | None] = (None,)) -> None:
+        """These rules end, or all: from now on the broker behaves."""
+        for rule in rules:
+            parameters = {} if rule is None else {"id": rule}
+            url = f"{self.simulator.control_url}/faults"
+            self._http.delete(url, params=parameters, timeout=10).raise_for_status()
 
     def place_directly(self, item: Decision) -> None:
         """An order with the decision's id, placed past us."""
@@ -345,8 +352,8 @@ class World:
         }
         return environment | ({"TORGHUT_CRASH_AT": point.value} if point else {})
 
-    def _add_fault(self, rule: Mapping[str, Any]) -> None:
-        self.simulator.plan.add(FaultRule(**rule))
+    def _add_fault(self, rule: Mapping[str, Any]) -> FaultRule:
+        return self.simulator.plan.add(FaultRule(**rule))
 
     def _control(self, path: str) -> dict[str, Any]:
         answer = self._http.get(f"{self.simulator.control_url}/{path}", timeout=10)
