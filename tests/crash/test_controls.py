@@ -53,6 +53,7 @@ def kill_at_all(world: World, kills: tuple[P, ...]) -> None:
     world.accept([world.subject])
     for point in kills:
         assert world.run_until_dead(point)
+    world.return_lists()
 
 
 @pytest.mark.parametrize("uniqueness", ["off", "permanent"])

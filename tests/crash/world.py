@@ -134,7 +134,7 @@ class World:
                 return reached
             reached.append(point)
             if not forestalled(plan):
-                self.end_faults(self._away)
+                self.return_lists()
         self.run_until_settled()
         return reached
 
@@ -179,6 +179,10 @@ class World:
         child = Child("submit", self._environment(point), log=log, file=str(file))
         assert child.join(20) is not None, "torghut submit hangs"
         return child
+
+    def return_lists(self) -> None:
+        """The routes answer again that were away without a count."""
+        self.end_faults(self._away)
 
     def end_faults(self, rules: Sequence[int | None] = (None,)) -> None:
         """These rules end, or all: from now on the broker behaves."""
