@@ -80,6 +80,7 @@ class World:
         self.daemons: list[Child] = []
         self.kills = 0
         self._others_sent = False
+        self._kill_awaited = False
         self._resumed = False
         self._url = database_url
         self._folder = folder
@@ -117,8 +118,8 @@ class World:
     def play(self, kills: Sequence[RecoveryPoint]) -> list[RecoveryPoint]:
         """Kill at each point in turn, then let a last daemon finish; returns the points reached.
 
-        The subject goes first, so that the first kill is about it; the others follow once it is
-        under way or its process is dead.
+        The subject goes first, so that the first kill is about it; the others follow once its
+        process is dead, or it is settled, or, if none is to die, once it is under way.
         """
         reached: list[RecoveryPoint] = []
         plan = list(kills)
@@ -141,7 +142,9 @@ class World:
     def run_until_dead(self, point: RecoveryPoint) -> bool:
         """A daemon armed for `point`; False if everything was settled without getting there."""
         daemon = self.start(point)
+        self._kill_awaited = True
         self.wait(lambda: daemon.dead or self._all_sent_and_settled(), f"armed for {point}")
+        self._kill_awaited = False
         assert not daemon.dead or daemon.power_failed, f"it ended by itself: {self.logs()}"
         self.kills += daemon.dead
         return daemon.dead
@@ -237,7 +240,10 @@ class World:
         if self.answer.halts:
             under_way = self._resumed or not state["open"]
         else:
-            under_way = dead or bool(state["attempts"])
+            # not before a first death while the subject can still bring it: a later kill may be
+            # about them
+            soon = not self._kill_awaited or not state["open"]
+            under_way = dead or bool(state["attempts"] and soon)
         if self.others_unsent and under_way:
             self._others_sent = True
             self.accept(self.others)
