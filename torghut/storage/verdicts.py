@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, text
 
-from torghut.domain.exposure import Facts, Reservations
+from torghut.domain.exposure import Facts, Reservations, amount_text
 from torghut.domain.orders import OrderRequest, order_from_payload
 from torghut.domain.risk_case import Verdict
 
@@ -65,6 +65,12 @@ def add_policy(tx: Connection, version: str, policy: str, *, now: datetime) -> N
     )
 
 
+def has_policy(tx: Connection, version: str) -> bool:
+    """True if the policy behind a version is kept."""
+    query = text("SELECT 1 FROM risk_policies WHERE policy_version = :version")
+    return tx.execute(query, {"version": version}).scalar_one_or_none() is not None
+
+
 def policies(tx: Connection) -> dict[str, dict[str, Any]]:
     """Every policy that was used, by version."""
     rows = tx.execute(text("SELECT policy_version, policy FROM risk_policies"))
@@ -75,37 +81,36 @@ def add(tx: Connection, judgements: Sequence[Judgement], *, now: datetime) -> No
     """Store verdicts with the facts that they were made from."""
     if not judgements:
         return
-    facts = [_facts_json(item.facts, item.reservations) for item in judgements]
-    verdicts = [item.verdict for item in judgements]
+    # one JSON document: as arrays of text, the driver would escape every quotation mark by itself,
+    # which took longer than everything else about a denial
     tx.execute(
         text("""
         INSERT INTO risk_verdicts (decision_id, outcome, deny_reason, policy_version, checks,
           facts, facts_id, reference_px, notional, judged_at, action_id, wanted)
         SELECT decision_id, CASE WHEN deny_reason IS NULL THEN 'approved' ELSE 'denied' END,
-          deny_reason, policy_version, checks::jsonb, facts::jsonb, facts_id, reference_px,
-          notional, :now, action_id, wanted::jsonb
-        FROM unnest(CAST(:ids AS bigint[]), CAST(:deny AS text[]), CAST(:policy AS text[]),
-          CAST(:checks AS text[]), CAST(:facts AS text[]), CAST(:facts_ids AS text[]),
-          CAST(:px AS numeric[]), CAST(:notional AS numeric[]),
-          CAST(:actions AS bigint[]), CAST(:wanted AS text[]))
-          AS n (decision_id, deny_reason, policy_version, checks, facts, facts_id, reference_px,
-                notional, action_id, wanted)"""),
-        {
-            "ids": [item.decision_id for item in judgements],
-            "deny": [v.deny_reason.value if v.deny_reason else None for v in verdicts],
-            "policy": [v.policy_version for v in verdicts],
-            "checks": [json.dumps([c.as_json() for c in v.checks]) for v in verdicts],
-            "facts": [data.decode() for data in facts],
-            "facts_ids": [_id(data) for data in facts],
-            "px": [v.reference_px for v in verdicts],
-            "notional": [v.notional for v in verdicts],
-            "actions": [item.action_id for item in judgements],
-            "wanted": [
-                json.dumps(item.order.payload()) if item.order else None for item in judgements
-            ],
-            "now": now,
-        },
+          deny_reason, policy_version, checks, facts, facts_id, reference_px, notional, :now,
+          action_id, wanted
+        FROM json_to_recordset(CAST(:rows AS json)) AS n (decision_id bigint, deny_reason text,
+          policy_version text, checks jsonb, facts jsonb, facts_id text, reference_px numeric,
+          notional numeric, action_id bigint, wanted jsonb)"""),
+        {"rows": "[" + ",".join(map(_row_json, judgements)) + "]", "now": now},
     )
+
+
+def _row_json(item: Judgement) -> str:
+    verdict, facts = item.verdict, _facts_json(item.facts, item.reservations)
+    row = {
+        "decision_id": item.decision_id,
+        "deny_reason": verdict.deny_reason,
+        "policy_version": verdict.policy_version,
+        "checks": [check.as_json() for check in verdict.checks],
+        "facts_id": _id(facts),
+        "reference_px": amount_text(verdict.reference_px),
+        "notional": amount_text(verdict.notional),
+        "action_id": item.action_id,
+        "wanted": item.order.payload() if item.order else None,
+    }
+    return f'{json.dumps(row)[:-1]}, "facts": {facts.decode()}}}'
 
 
 def stored(
