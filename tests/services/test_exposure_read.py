@@ -160,3 +160,26 @@ def test_only_what_has_a_price_of_its_own_rests(rig: Rig) -> None:
     sent(rig, intent="limit", type="limit", limit_price="90")
     ((side, own),) = read(rig).resting["AAPL"]
     assert (side, own.limit_px) == ("buy", 90)
+
+
+def test_a_decision_does_not_keep_itself_back(make_rig: MakeRig) -> None:
+    """Story 39, with every window wide open; control: the next decision is kept back by it."""
+    wide = {"cooldown_s": "3600", "duplicate_window_s": "3600", "max_orders_per_minute": "1",
+            "max_orders_per_day": "1", "max_open_orders": "1", "max_repeated_executions": "1"}  # fmt: skip
+    rig = make_rig(risk=wide)
+    rig.fault("rate_limit", count=2, rate_limit_headers=False)
+    hash_ = rig.send()
+    for _ in range(4):
+        rig.execute()
+        rig.fill_budget()
+        if rig.status(hash_)[0] != "submitted":
+            rig.time.pass_s(20)
+    submits = [outcome for what, outcome in rig.attempts(hash_) if what == "submit"]
+    assert submits == ["rate_limited", "rate_limited", "accepted"]
+    rig.reconcile()
+    rig.send(intent="next")
+    rig.execute()
+    (verdict,) = rig.sql("SELECT checks FROM risk_verdicts WHERE outcome = 'denied'")
+    kept_back = {check["name"] for check in verdict.checks if not check["passed"]}
+    assert {"cooldown_s", "duplicate_window_s", "max_orders_per_minute", "max_orders_per_day",
+            "max_repeated_executions"} <= kept_back  # fmt: skip
