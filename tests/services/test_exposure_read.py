@@ -165,7 +165,7 @@ def test_only_what_has_a_price_of_its_own_rests(rig: Rig) -> None:
 def test_a_decision_does_not_keep_itself_back(make_rig: MakeRig) -> None:
     """Story 39, with every window wide open; control: the next decision is kept back by it."""
     wide = {"cooldown_s": "3600", "duplicate_window_s": "3600", "max_orders_per_minute": "1",
-            "max_orders_per_day": "1", "max_open_orders": "1", "max_repeated_executions": "1"}  # fmt: skip
+            "max_orders_per_day": "1", "max_repeated_executions": "1"}  # fmt: skip
     rig = make_rig(risk=wide)
     rig.fault("rate_limit", count=2, rate_limit_headers=False)
     hash_ = rig.send()
