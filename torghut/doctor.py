@@ -1,7 +1,7 @@
 """`torghut doctor`: is everything as it must be, and if not, what to do.
 
 Checks settings, database (durability settings, version, schema), broker (keys, account, clock
-skew) and says for each: ok, warning or failure, with the mend. Nothing is changed or sent.
+skew, quotes) and says for each: ok, warning or failure, with the mend. Nothing is changed or sent.
 """
 
 from __future__ import annotations
@@ -18,13 +18,23 @@ from sqlalchemy import text
 from torghut import config, parts, places
 from torghut.clock import utc_now
 from torghut.config import Settings
-from torghut.domain.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, TorghutError
+from torghut.domain.deny_reasons import DenyReason
+from torghut.domain.errors import (
+    EXIT_CONFIG,
+    EXIT_FAILED,
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigError,
+    TorghutError,
+)
 from torghut.domain.exposure import TradingState
+from torghut.ports import MarketData
 from torghut.services.account_check import verify_account
 from torghut.storage import control, durability, queries
 from torghut.storage.database import Database
 
 CLOCK_SKEW_MAX_S = 1.0
+SAMPLE_SYMBOL = "AAPL"
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 _MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "bold red")}
@@ -153,10 +163,32 @@ def _broker(settings: Settings) -> list[Finding]:
     try:
         verify_account(settings, broker)
         account = broker.account()
+        quotes = _quotes(settings, market, at.data_url)
     finally:
         broker.close()
         market.close()
     shown = f"{at.base_url} answers; account {account.account_number} is {account.status}"
     if account.blocked:
-        return [Finding("broker", WARNING, f"{shown}, blocked", "ask the broker why")]
-    return [Finding("broker", OK, shown)]
+        return [Finding("broker", WARNING, f"{shown}, blocked", "ask the broker why"), quotes]
+    return [Finding("broker", OK, shown), quotes]
+
+
+def _quotes(settings: Settings, market: MarketData, data_url: str) -> Finding:
+    """Whether quotes come: what has no price of its own is judged by them."""
+    policy = config.risk_policy(settings)
+    symbol = min(policy.switches.symbols or {SAMPLE_SYMBOL})
+    why = "is not among the answer"
+    try:
+        quote = market.quotes([symbol]).get(symbol)
+    except (BrokerUnavailable, BrokerRefused) as error:
+        quote, why = None, str(error)
+    if quote is not None and (quote.bid_px or quote.ask_px):
+        return Finding("quotes", OK, f"{symbol} {quote.bid_px} / {quote.ask_px} from {data_url}")
+    return Finding(
+        "quotes",
+        WARNING,
+        f"none for {symbol} from {data_url}: {why}. A market order without a quote waits "
+        f"{settings.facts_wait_s:g} s and is denied as {DenyReason.FACTS_UNAVAILABLE}",
+        "set APCA_API_DATA_URL to where these keys may ask for quotes; until quotes come, send "
+        "limit orders: a buy with a limit needs none, nor does an order that only closes",
+    )

@@ -143,6 +143,24 @@ def test_any_flag_blocks_the_account_and_a_retired_one_does_not(serve: Serve, fl
     assert [broker.account().blocked for _ in range(2)] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("told", "blocked"),
+    [
+        ({"trading_blocked": "true"}, True),
+        ({"trading_blocked": 1}, True),
+        ({"account_blocked": ["no"]}, True),
+        ({"status": "ACCOUNT_CLOSED"}, True),
+        ({"status": "ACCOUNT_UPDATED"}, False),
+        ({"status": None}, False),
+    ],
+)
+def test_a_flag_that_cannot_be_read_and_an_ended_account_block(
+    serve: Serve, told: dict[str, object], blocked: bool
+) -> None:
+    _, broker = serve(answer(200, {**ACCOUNT, **told}))
+    assert broker.account().blocked is blocked
+
+
 def test_an_account_needs_its_number_and_nothing_else(serve: Serve) -> None:
     """The SDK asks for no more; what is missing is None, and denies where a limit needs it."""
     bodies = iter([answer(200, {"account_number": "PA1"}), answer(200, {"id": "x"})])

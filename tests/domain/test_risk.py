@@ -116,6 +116,38 @@ def test_how_far_beyond_the_market(order: Change, bps: int | None) -> None:
     assert (check.measured, check.passed) == (bps, bps is not None)
 
 
+def bracket(profit: str, class_: str = "bracket", **more: object) -> Change:
+    buys = more.get("side", "buy") == "buy"
+    far = "1" if buys else "900"
+    legs = {"take_profit": {"limit_price": profit}, "stop_loss": {"stop_price": far}}
+    return Change(order={"order_class": class_, **legs, **more})
+
+
+@pytest.mark.parametrize(
+    ("order", "bps"),
+    [
+        (bracket("99"), 0),
+        (bracket("150"), 0),
+        (bracket("98.01"), 100),  # the exit of a buy sells at the bid of 99
+        (bracket("98.01", type="limit", limit_price="98.01"), 0),  # it works when that has filled
+        (bracket("98.01", type="limit", limit_price="101"), 100),
+        (bracket("98.01", type="limit", limit_price="102"), 200),
+        (bracket("100", side="sell"), 0),
+        (bracket("50", side="sell"), 0),
+        (bracket("101", side="sell"), 100),
+        (bracket("101", side="sell", type="limit", limit_price="101"), 0),
+        (bracket("98.01", "oco", side="sell", type="limit"), 100),
+        (bracket("101", "oco", side="buy", type="limit"), 100),
+        (bracket("98.01", "oto", stop_loss=None), 100),
+        (bracket("150") | UNQUOTED, None),
+    ],
+)  # fmt: skip
+def test_how_far_beyond_the_market_a_take_profit_is(order: Change, bps: int | None) -> None:
+    """A stop loss is not measured, however far it is."""
+    check = named(judge(order | Change(limited={"price_collar_bps": PLENTY})), "price_collar_bps")
+    assert (check.measured, check.passed) == (bps, bps is not None)
+
+
 @pytest.mark.parametrize("bid", ["100", "100.01"])
 def test_crossed_is_above_not_at(bid: str) -> None:
     case = Change(facts={"bid_px": Decimal(bid)})

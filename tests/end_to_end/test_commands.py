@@ -53,6 +53,12 @@ def test_a_day(new_user: User) -> None:
     failed = {f["check"] for f in found if f["result"] == "failed"}
     assert all(check.startswith("database ") for check in failed), found
     assert {"settings", "database", "broker"} <= {f["check"] for f in found}
+    (quotes,) = [f for f in found if f["check"] == "quotes"]
+    assert quotes["result"] == "ok"
+    elsewhere = user.torghut("doctor", "--json", APCA_API_DATA_URL="http://127.0.0.1:9")
+    (quotes,) = [f for f in json.loads(elsewhere.stdout) if f["check"] == "quotes"]
+    assert (quotes["result"], "facts_unavailable" in quotes["found"]) == ("warning", True)
+    assert "APCA_API_DATA_URL" in quotes["mend"]
     # stopping
     began = time.monotonic()
     assert daemon.end() == 0

@@ -88,6 +88,43 @@ def test_a_decision_that_is_sent_again_is_one_order(rig: Rig) -> None:
     assert (counts.last_minute, counts.today, counts.open_orders) == (1, 1, 1)
 
 
+def test_an_order_that_is_sent_again_is_counted_once_a_day(rig: Rig) -> None:
+    """Made and sent before midnight, then twice after it: one order of either day."""
+    rig.fault("rate_limit", count=3, rate_limit_headers=False)
+    hash_ = rig.send()
+    for after_s in (0, 20, 60, 100):
+        rig.time.fixed = NIGHT + timedelta(seconds=after_s)
+        rig.fill_budget()
+        rig.execute(2)
+    submits = [outcome for what, outcome in rig.attempts(hash_) if what == "submit"]
+    assert submits == [*["rate_limited"] * 3, "accepted"]
+    days = rig.sql("SELECT day::text, orders FROM order_counts ORDER BY day")
+    assert [tuple(day) for day in days] == [("2026-01-06", 1), ("2026-01-07", 1)]
+
+
+def test_an_order_that_ended_unfilled_needs_no_buying_power(rig: Rig) -> None:
+    """Whatever the account's snapshot is from; control: one that filled in part still does."""
+    for intent, filled in (("none", None), ("some", "4")):
+        rig.time.fixed = NIGHT + timedelta(seconds=1)
+        hash_ = sent(rig, intent=intent)
+        assert read(rig).notional > 0
+        if filled:
+            rig.control("POST", f"/orders/{hash_}/fill", {"qty": filled, "price": "100"})
+        rig.control("POST", f"/orders/{hash_}/cancel")
+        rig.reconcile()
+        assert (read(rig).notional > 0) is bool(filled)
+
+
+def test_a_replaced_order_keeps_its_reservation(rig: Rig) -> None:
+    """It ended without a fill, too, but its successor is open."""
+    rig.time.fixed = NIGHT + timedelta(seconds=1)
+    hash_ = sent(rig, type="limit", limit_price="90")
+    before = read(rig).notional
+    rig.sql("UPDATE executions SET status = 'replaced', terminal = true, leaves_qty = 0 "
+            "WHERE client_order_id = :h", h=hash_)  # fmt: skip
+    assert read(rig).notional == before > 0
+
+
 def test_what_is_open_filled_and_in_doubt_is_counted_once(rig: Rig) -> None:
     """4 of 10 filled at the broker and not booked yet, 5 in doubt, and 7 of somebody else."""
     first = sent(rig)
@@ -123,3 +160,26 @@ def test_only_what_has_a_price_of_its_own_rests(rig: Rig) -> None:
     sent(rig, intent="limit", type="limit", limit_price="90")
     ((side, own),) = read(rig).resting["AAPL"]
     assert (side, own.limit_px) == ("buy", 90)
+
+
+def test_a_decision_does_not_keep_itself_back(make_rig: MakeRig) -> None:
+    """Story 39, with every window wide open; control: the next decision is kept back by it."""
+    wide = {"cooldown_s": "3600", "duplicate_window_s": "3600", "max_orders_per_minute": "1",
+            "max_orders_per_day": "1", "max_repeated_executions": "1"}  # fmt: skip
+    rig = make_rig(risk=wide)
+    rig.fault("rate_limit", count=2, rate_limit_headers=False)
+    hash_ = rig.send()
+    for _ in range(4):
+        rig.execute()
+        rig.fill_budget()
+        if rig.status(hash_)[0] != "submitted":
+            rig.time.pass_s(20)
+    submits = [outcome for what, outcome in rig.attempts(hash_) if what == "submit"]
+    assert submits == ["rate_limited", "rate_limited", "accepted"]
+    rig.reconcile()
+    rig.send(intent="next")
+    rig.execute()
+    (verdict,) = rig.sql("SELECT checks FROM risk_verdicts WHERE outcome = 'denied'")
+    kept_back = {check["name"] for check in verdict.checks if not check["passed"]}
+    assert {"cooldown_s", "duplicate_window_s", "max_orders_per_minute", "max_orders_per_day",
+            "max_repeated_executions"} <= kept_back  # fmt: skip

@@ -88,6 +88,33 @@ def test_an_account_that_grows_old_is_not_judged_on(make_rig: MakeRig) -> None:
     assert rig.posts() == 1
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_buying_power_of_before_the_decision_denies_nothing(make_rig: MakeRig, ended: bool) -> None:
+    """The broker's last answer held it back for an order that was canceled since: the next answer
+    judges, and where the order is still open, it denies."""
+    rig = make_rig(risk={"max_order_notional": "off", "max_position_notional": "off"})
+    rig.control("POST", "/market/price", {"symbol": "AAPL", "price": "100"})
+    rig.control("POST", "/switches", {"hold_fills": True})
+    whole = rig._all_facts[0].refresh_account()
+    assert whole is not None and whole.buying_power is not None
+    most = {"type": "limit", "limit_price": "100", "qty": str(int(whole.buying_power * 6 // 1000))}
+    first = rig.send(**most)
+    rig.execute()
+    assert rig.status(first)[0] == "submitted"
+    rig.time.pass_s(1)
+    assert rig._all_facts[0].refresh_account() is not None
+    if ended:
+        rig.control("POST", f"/orders/{first}/cancel")
+        rig.reconcile()
+    second = rig.send(intent="second", **most)
+    rig.execute()
+    assert rig.status(second) == ("planned", "facts_awaited")
+    rig.time.pass_s(1)
+    assert rig._all_facts[0].refresh_account() is not None
+    rig.execute()
+    assert rig.status(second)[0] == ("submitted" if ended else "denied")
+
+
 @pytest.mark.parametrize(("qty", "end"), [("10", "submitted"), ("11", "denied")])
 def test_what_was_bought_a_moment_ago_can_be_sold(
     make_rig: Callable[..., Rig], qty: str, end: str

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import event
 
 from tests.factories import decision
 from tests.services.rig import Rig
+from torghut.config import risk_policy
 from torghut.services import operator
+from torghut.services.executor import LOOK_MAX
 from torghut.storage import control
 
 DECISIONS = int(os.environ.get("TORGHUT_TEST_RUNAWAY", "1000"))
@@ -22,6 +25,7 @@ PER_MINUTE = 20
 MakeRig = Callable[..., Rig]
 STRATEGY = "sample"
 SCOPE = control.strategy_scope(STRATEGY)
+NOTHING = {"recorded": 0, "swept": 0, "expired": 0}
 
 
 def run_away(rig: Rig, count: int, *, tag: str = "r", **over: object) -> float:
@@ -159,6 +163,57 @@ def test_repeated_executions_halt_the_strategy_and_no_other(throttled: Callable[
     assert reasons(rig).keys() <= {"repeated_execution", "trading_halted"}
     assert scope_state(rig) == "halted"
     assert not rig.sql("SELECT 1 FROM trading_states WHERE scope = 'strategy:another'")
+
+
+def test_what_can_only_be_denied_is_judged_by_the_hundred(make_rig: MakeRig) -> None:
+    """A flood drains quickly; what may leave is claimed by as many as there are callers."""
+    rig = make_rig(submit_threads=4)
+    rig.control("POST", "/switches", {"hold_fills": True})
+    with rig.database.transaction() as tx:
+        control.set_trading_state(tx, SCOPE, control.TradingState.HALTED, actor="ann",
+                                  reason="runaway", now=rig.time())  # fmt: skip
+    rig.send_many(300, qty="1")
+    rig.send_many(30, qty="1", strategy="another")
+    assert rig.execute(1) == {**NOTHING, "claimed": 4, "submitting": 0}
+    assert rig.execute(1) == {**NOTHING, "claimed": LOOK_MAX, "submitting": 0}
+    # 96 more of the halted one are denied, and of the other four leave: the rest is left alone
+    assert rig.execute(1) == {**NOTHING, "claimed": 126, "submitting": 4}
+    assert rig.totals()["orders"] == 4
+    assert rig.count("risk_verdicts") == 300 + 4
+    assert rig.execute(1) == {**NOTHING, "recorded": 4, "claimed": 4, "submitting": 4}
+    rig.execute(10)
+    assert rig.totals()["orders"] == 30
+
+
+def test_the_policy_is_stored_with_the_first_claim_that_lasts(make_rig: MakeRig) -> None:
+    """Not asked for with every claim; and a claim that failed has stored nothing."""
+    rig = make_rig()
+    asked: list[str] = []
+    event.listen(rig.database._engine, "before_cursor_execute",
+                 lambda _conn, _cursor, statement, *_: asked.append(statement))  # fmt: skip
+
+    def about_policies() -> int:
+        return sum("risk_policies" in statement for statement in asked)
+
+    rig.send(intent="first")
+    with pytest.raises(ZeroDivisionError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torghut.services.executor.reached", lambda _point: 1 / 0)
+        rig.execute(1)
+    assert rig.count("risk_policies") == rig.count("risk_verdicts") == 0
+    rig.execute(2)
+    assert rig.count("risk_policies") == 1
+    for number in range(3):
+        rig.send(intent=f"n{number}")
+        rig.execute(2)
+    before = about_policies()
+    rig.send(intent="more")
+    rig.execute(2)
+    assert about_policies() == before
+    assert rig.count("risk_verdicts") == 5
+    rig.policy.current = risk_policy(rig.settings.model_copy(update={"risk": {"max_order_qty": 5}}))
+    rig.send(intent="after the reload")
+    rig.execute(2)
+    assert rig.count("risk_policies") == 2
 
 
 def test_a_policy_of_its_own_throttles_one_strategy(throttled: Callable[..., Rig]) -> None:

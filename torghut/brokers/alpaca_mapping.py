@@ -120,20 +120,26 @@ def has_legs(order: Order) -> bool:
     return order.raw.get("order_class") in COMPLEX_CLASSES
 
 
+_ENDED = frozenset({"ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED"})
+"""Statuses of an account that does not trade (any more)."""
+
+
 def account_of(data: object) -> BrokerAccount:
-    """A BrokerAccount. `blocked` only where a flag says so: the flags come and go with versions of
-    the API, and the broker itself refuses the orders of an account that it has blocked.
+    """A BrokerAccount. `blocked` where a flag or the status says so; a flag that is missing says
+    nothing: they come and go with versions of the API, and the broker itself refuses the orders of
+    an account that it has blocked. A flag of another form than yes or no is taken for a yes.
     """
     row = _object(data)
     flags = ("account_blocked", "trading_blocked", "trade_suspended_by_user")
+    status = _optional_text(row, "status") or ""
     return BrokerAccount(
         account_number=_text(row, "account_number"),
-        status=_optional_text(row, "status") or "",
+        status=status,
         currency=_optional_text(row, "currency") or "",
         cash=amount_of(row, "cash"),
         equity=amount_of(row, "equity"),
         buying_power=amount_of(row, "buying_power"),
-        blocked=any(row.get(flag) is True for flag in flags),
+        blocked=status in _ENDED or any(row.get(flag) not in (None, False) for flag in flags),
         raw=row,
     )
 

@@ -160,8 +160,11 @@ def amount_text(amount: Decimal | None) -> str | None:
 
 
 def daily_loss(account: AccountFacts) -> Decimal | None:
-    """Equity lost since the last close, realised and unrealised; below zero for a gain."""
-    if account.equity is None or account.last_equity is None:
+    """Equity lost since the last close, realised and unrealised; below zero for a gain.
+
+    None, too, where there was none at the last close: measured from nothing, no loss would show.
+    """
+    if account.equity is None or account.last_equity is None or account.last_equity <= 0:
         return None
     return account.last_equity - account.equity
 

@@ -72,7 +72,7 @@ _SPECS = (
           "age of the broker's account and positions"),
     _spec("max_quote_age_s", R.QUOTE_STALE, "s", None, _ANYWHERE, "age of the quote"),
     _spec("price_collar_bps", R.PRICE_COLLAR, "bps", None, _ANYWHERE,
-          "how much worse than the quote's far side the limit or stop price is"),
+          "how much worse than the quote's far side the limit, stop or take profit price is"),
     _spec("max_order_qty", R.ORDER_QTY, "shares", None, _ANYWHERE, "size of the order"),
     _spec("min_order_notional", R.ORDER_TOO_SMALL, "currency", None, _ANYWHERE,
           "worth of the order, at least; closing orders are exempt"),

@@ -81,7 +81,8 @@ class Verdict:
 
     def failed(self, code: DenyReason) -> Check | None:
         """The first failed check of a reason."""
-        return next((c for c in self.checks if c.code is code and not c.passed), None)
+        made = next((m for m in self.made if m[0] is code and not m[2]), None)
+        return None if made is None else Check._make(made)
 
 
 class Checks:

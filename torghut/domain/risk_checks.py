@@ -151,7 +151,7 @@ def order(checks: Checks, case: Case) -> None:
     crossed = bid is not None and ask is not None and bid > ask
     crossing = Rule(R.QUOTE_CROSSED, "quote", ask, "bid, against the ask", "quote")
     checks.rule(crossing, not crossed or case.closing, bid)
-    beyond = _beyond_market_bps(case)
+    beyond = _worse(_beyond_market_bps(case), _exit_beyond_market_bps(case))
     checks.at_most("price_collar_bps", beyond, case.closing and beyond is None)
     # a person's close or flatten is one order, however large the position has become (P11)
     by_hand = case.closing and facts.by_person
@@ -171,12 +171,38 @@ def _beyond_market_bps(case: Case) -> Decimal | None:
     prices = [px for px in (request.limit_price, request.stop_price) if px is not None]
     if not prices:
         return ZERO
-    buys = request.side is Side.BUY
+    if request.side is Side.BUY:
+        return _bps(facts.ask_px, max(prices), buys=True)
+    return _bps(facts.bid_px, min(prices), buys=False)
+
+
+def _exit_beyond_market_bps(case: Case) -> Decimal | None:
+    """The same of a take profit, which would trade at once where it is on the wrong side.
+
+    It works when its entry has filled: an entry with a limit may have moved the market as far as
+    that. A stop loss is not measured: it is meant to be far on the wrong side, and the price it
+    gets is no worse than that of a market order.
+    """
+    request, facts = case.request, case.facts
+    if request.take_profit is None:
+        return ZERO
+    entry = None if request.order_class is OrderClass.OCO else request.limit_price
+    buys = (request.side is Side.BUY) is (request.order_class is OrderClass.OCO)
     reference = facts.ask_px if buys else facts.bid_px
+    if reference is not None and entry is not None:
+        reference = max(reference, entry) if buys else min(reference, entry)
+    return _bps(reference, request.take_profit.limit_price, buys=buys)
+
+
+def _bps(reference: Decimal | None, price: Decimal, *, buys: bool) -> Decimal | None:
     if not reference:
         return None
-    beyond = max(prices) - reference if buys else reference - min(prices)
+    beyond = price - reference if buys else reference - price
     return max(ZERO, beyond * _BPS / reference)
+
+
+def _worse(first: Decimal | None, second: Decimal | None) -> Decimal | None:
+    return None if first is None or second is None else max(first, second)
 
 
 def _self_match(checks: Checks, case: Case) -> None:

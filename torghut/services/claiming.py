@@ -18,12 +18,13 @@ from torghut.domain.events import Event, EventKind
 from torghut.domain.exposure import TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.risk_case import Verdict
+from torghut.domain.risk_policy import RiskPolicy
 from torghut.services import risk_engine
 from torghut.services.limit_reload import PolicyInForce
 from torghut.services.placing import Claim
 from torghut.services.risk_engine import FACTS_RETRY_S, Judged, Outside
 from torghut.services.session_gate import SessionGate
-from torghut.storage import attempts, control, decisions, executions
+from torghut.storage import attempts, control, decisions, executions, verdicts
 from torghut.storage.attempts import Intent
 from torghut.storage.control import TradingStates
 from torghut.storage.decisions import Advance
@@ -43,15 +44,24 @@ class Claimer:
         self._policy = policy
         self._sessions = sessions
         self._settings = settings
+        self._policy_kept = ""  # version of the policy that was seen in the database
 
     def wants(self, *names: str) -> bool:
         """True if one of these limits is on: its facts are needed for the next claim."""
         return self._policy.current.uses(*names)
 
     def claim(
-        self, tx: Connection, lease: Lease, outside: Outside, *, limit: int, now: datetime
+        self,
+        tx: Connection,
+        lease: Lease,
+        outside: Outside,
+        *,
+        limit: int,
+        room: int,
+        now: datetime,
     ) -> tuple[list[Claim], int]:
-        """Up to `limit` due decisions, oldest first; returns the claims and how many were seen.
+        """Judge up to `limit` due decisions, oldest first, and claim at most `room` of them;
+        returns the claims and how many were seen.
 
         Without leave to submit (halted, shadow mode) decisions are judged and not claimed; of a
         halted strategy likewise.
@@ -63,19 +73,31 @@ class Claimer:
             tx, self._account, statuses, resting=states.halted(), now=now, limit=limit
         )
         live = self._hold(tx, self.expire(tx, rows, lease, now), lease, now)
+        policy = self._policy.current
+        self._keep(tx, policy, now)
         judged = risk_engine.judge(
             tx,
             self._account,
             live,
             outside,
-            self._policy.current,
+            policy,
             states,
+            room=room,
             settings=self._settings,
             now=now,
         )
         approved = self._write_verdicts(tx, judged, lease, now)
         claims = self._write_intents(tx, approved, states, lease, now) if submitting else []
         return claims, len(rows)
+
+    def _keep(self, tx: Connection, policy: RiskPolicy, now: datetime) -> None:
+        """Store the policy that verdicts will name; what an earlier claim committed is enough."""
+        if policy.version == self._policy_kept:
+            return
+        if verdicts.has_policy(tx, policy.version):
+            self._policy_kept = policy.version
+        else:
+            verdicts.add_policy(tx, policy.version, policy.text, now=now)
 
     def expire(
         self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
@@ -162,6 +184,7 @@ class Claimer:
         now: datetime,
     ) -> list[Claim]:
         rows = [item.row for item in approved]
+        counted = {item.row.decision_id for item in approved if item.counted_today}
         known = executions.existing(tx, [row.decision_hash for row in rows])
         claims = [
             Claim(
@@ -191,7 +214,7 @@ class Claimer:
                 client_order_id=claim.row.decision_hash,
                 order_sent=claim.row.order.payload(),
                 strategy=claim.row.strategy,
-                counted_today=risk_engine.counted_today(claim.row, now),
+                counted_today=claim.row.decision_id in counted,
             )
             for claim in claims
         ]

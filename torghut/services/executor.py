@@ -55,6 +55,7 @@ from torghut.storage.rows import Lease
 SWEEP_MAX = 500
 EXPIRE_EVERY_S = 1.0
 STARVED_LOG_S = 10.0
+LOOK_MAX = 200
 QUOTED = ("price_collar_bps", "max_quote_age_s")
 """Limits that need a quote even where the order names its price."""
 
@@ -97,6 +98,7 @@ class Executor:
         self._unwritten: list[Placed] = []
         self._expired_at: datetime | None = None
         self._starved_at: datetime | None = None
+        self._flooded = False
 
     def run_once(self, lease: Lease, now: datetime, *, claiming: bool = True) -> dict[str, int]:
         """One pass; with `claiming` off only what is under way is finished (shutdown)."""
@@ -146,10 +148,13 @@ class Executor:
         free = self._settings.submit_threads - len(self._in_flight)
         if free <= 0:
             return {}
+        # where nothing of a full look could be sent, what comes next is probably denied as well:
+        # then many are judged at once, and still no more claimed than there are callers
+        look = LOOK_MAX if self._flooded else free
         with self._database.transaction() as tx:
             resting = control.trading_states(tx, self._account).halted()
             symbols = decisions.due_symbols(
-                tx, self._account, CLAIMED, resting=resting, now=now, limit=free
+                tx, self._account, CLAIMED, resting=resting, now=now, limit=look
             )
         if not symbols:
             return {}
@@ -160,7 +165,9 @@ class Executor:
         claims: list[Claim] = []
         counts: dict[str, int] = {}
         if tokens:
-            claims, counts = self._claim(lease, outside, limit=tokens)
+            limit = LOOK_MAX if self._flooded else tokens
+            claims, counts = self._claim(lease, outside, limit=limit, room=tokens)
+            self._flooded = not claims and counts["claimed"] >= limit
         self._budget.give_back(tokens - len(claims))
         for claim in claims:
             self._pool.submit(self._place_one, claim)
@@ -187,7 +194,7 @@ class Executor:
         log.warning("orders wait for the rate budget", left=round(self._budget.left))
 
     def _claim(
-        self, lease: Lease, outside: Outside, *, limit: int
+        self, lease: Lease, outside: Outside, *, limit: int, room: int
     ) -> tuple[list[Claim], dict[str, int]]:
         claims: list[Claim] = []
         try:
@@ -195,7 +202,7 @@ class Executor:
                 lock_risk(tx, self._account)
                 fence(tx, lease, margin_s=self._settings.lease_ttl_s / 5)
                 claims, seen = self._claimer.claim(
-                    tx, lease, outside, limit=limit, now=self._clock()
+                    tx, lease, outside, limit=limit, room=room, now=self._clock()
                 )
                 self._in_flight.update(claim.row.decision_id for claim in claims)
                 reached(RecoveryPoint.CLAIM_BEFORE_COMMIT)

@@ -32,6 +32,7 @@ from torghut.storage.rows import AccountSnapshot
 QUOTE_TTL_S = 2.0
 ASSET_TTL_S = 3600.0
 VOLUME_SESSIONS = 20
+ASSETS_AT_ONCE = 64
 ACCOUNT_TTL_S = 5.0
 ACCOUNT_AGE_MAX_S = 60.0
 BUDGET_WAIT_S = 1.0
@@ -75,11 +76,11 @@ class OutsideFacts:
         return {s: self._quotes[s][1] for s in symbols if s in self._quotes and self._fresh(s, now)}
 
     def assets(self, symbols: Collection[str], now: datetime) -> Mapping[str, AssetFacts]:
-        """Assets not older than ASSET_TTL_S; those that could not be asked for are left out."""
+        """Assets not older than ASSET_TTL_S; those that could not be asked for, or are too many
+        for one pass at a request each, are left out."""
         known = _fresh(self._assets, symbols, now)
-        for symbol in symbols:
-            if symbol in known:
-                continue
+        missing = [symbol for symbol in symbols if symbol not in known]
+        for symbol in missing[:ASSETS_AT_ONCE]:
             try:
                 asset = self._ask(partial(_asset, symbol))
             except (BrokerUnavailable, BrokerRefused) as error:

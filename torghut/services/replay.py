@@ -4,8 +4,9 @@
                                          another policy ─▶ what would have changed
 
 Under its own policy every verdict must come out byte for byte as it was stored: what is stored is
-then all that the verdict was made from. Under another policy each decision is judged as it stood;
-what a changed verdict would have done to the decisions after it is not worked out.
+then all that the verdict was made from. What cannot be judged again because it is not there any
+more, or cannot be read, came out otherwise as well. Under another policy each decision is judged as
+it stood; what a changed verdict would have done to the decisions after it is not worked out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
 
 from torghut.domain.risk import evaluate
 from torghut.domain.risk_case import Verdict
@@ -24,11 +26,18 @@ from torghut.storage.database import Database
 from torghut.storage.verdicts import StoredVerdict
 
 APPROVED = "approved"
+NO_POLICY = "its policy is not kept"
+NO_FACTS = "its facts cannot be read"
+NO_VERDICT = "no verdict is kept"
+UNJUDGED_MAX = 1_000
+
+_STORED_STEP = Decimal("1e-9")  # of reference_px and notional
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """A verdict that came out otherwise: `before`, `after` are a deny reason or "approved"."""
+    """A verdict that came out otherwise: `before`, `after` are a deny reason or "approved", or why
+    it could not be judged again."""
 
     decision_hash: str
     strategy: str
@@ -73,6 +82,9 @@ def replay(
                     known[version] = _read(stored_policies.get(version))
                 _judge_again(done, stored, policy or known[version], exact=policy is None)
             on_page(len(page))
+        if policy is None:
+            for stored in verdicts.unjudged(tx, account, since=since, limit=UNJUDGED_MAX):
+                _note(done, stored, NO_VERDICT, NO_VERDICT)
     return done
 
 
@@ -88,18 +100,22 @@ def _read(policy: dict[str, object] | None) -> RiskPolicy | None:
 def _judge_again(
     done: Replayed, stored: StoredVerdict, policy: RiskPolicy | None, *, exact: bool
 ) -> None:
-    if policy is None or stored.facts is None or stored.reservations is None:
-        done.unreadable += 1
+    before = stored.deny_reason or APPROVED
+    facts, reservations, order = stored.facts, stored.reservations, stored.order
+    if policy is None or facts is None or reservations is None or order is None:
+        if stored.older or not exact:
+            done.unreadable += 1
+        else:
+            _note(done, stored, before, NO_POLICY if policy is None else NO_FACTS)
         return
     verdict = evaluate(
-        stored.order,
-        policy.limits_for(stored.strategy, stored.order.symbol),
-        stored.facts,
-        stored.reservations,
+        order,
+        policy.limits_for(stored.strategy, order.symbol),
+        facts,
+        reservations,
         stored.judged_at,
         event_ts=stored.event_ts,
     )
-    before = stored.deny_reason or APPROVED
     after = verdict.deny_reason.value if verdict.deny_reason else APPROVED
     done.judged += 1
     done.before[before] += 1
@@ -107,11 +123,15 @@ def _judge_again(
     if _equal(stored, verdict) if exact else before == after:
         done.same += 1
         return
+    _note(done, stored, before, after)
+
+
+def _note(done: Replayed, stored: StoredVerdict, before: str, after: str) -> None:
     done.changed.append(
         Changed(
             decision_hash=stored.decision_hash,
             strategy=stored.strategy,
-            symbol=stored.order.symbol,
+            symbol=stored.symbol,
             judged_at=stored.judged_at,
             before=before,
             after=after,
@@ -120,11 +140,19 @@ def _judge_again(
 
 
 def _equal(stored: StoredVerdict, verdict: Verdict) -> bool:
-    """Every byte of the checks, the policy, and the facts being those that were judged."""
+    """The outcome, every byte of the checks, the policy, what is reserved for it, and the facts
+    being those that were judged."""
     assert stored.facts is not None and stored.reservations is not None
     again = [check.as_json() for check in verdict.checks]
     return (
         canonical_json({"checks": again}) == canonical_json({"checks": list(stored.checks)})
+        and verdict.deny_reason == stored.deny_reason
+        and _as_stored(verdict.reference_px) == stored.reference_px
+        and _as_stored(verdict.notional) == stored.notional
         and verdict.policy_version == stored.policy_version
         and verdicts.facts_id(stored.facts, stored.reservations) == stored.facts_id
     )
+
+
+def _as_stored(amount: Decimal | None) -> Decimal | None:
+    return None if amount is None else amount.quantize(_STORED_STEP, ROUND_HALF_UP)

@@ -7,10 +7,10 @@ The transaction holds the account's lease, so this is the only writer and decisi
 see each other's reservations: limits hold when decisions race (P7). No call leaves the process
 in here; what is known of the outside was fetched before (services/outside_facts).
 
-A decision whose facts are missing is not denied at once: it stays as it is and is judged again
-shortly. While the broker itself does not answer, it waits until it expires, as it would after a
-refused connection; where only a quote is missing it waits `facts_wait_s`, and then missing data
-denies (fail closed).
+A decision whose facts are missing is not denied at once, nor one that the broker's last answer,
+from before it, speaks against: it stays as it is and is judged again shortly. While the broker
+itself does not answer, it waits until it expires, as it would after a refused connection; where
+only a quote is missing it waits `facts_wait_s`, and then missing data denies (fail closed).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from torghut.domain.risk_policy import RiskPolicy
 from torghut.domain.sessions import NEW_YORK
 from torghut.ports import Quote
 from torghut.services import trips
-from torghut.storage import exposure, verdicts
+from torghut.storage import attempts, exposure, verdicts
 from torghut.storage.control import TradingStates
 from torghut.storage.rows import AccountSnapshot, DecisionRow
 from torghut.storage.verdicts import Judgement
@@ -47,6 +47,7 @@ _BY_SNAPSHOT = (
     DenyReason.REDUCING_ONLY,
     DenyReason.SHORT_NOT_ALLOWED,
     DenyReason.ASSET_NOT_SHORTABLE,
+    DenyReason.BUYING_POWER,
 )
 _WHOLE_ACCOUNT = (
     "max_gross_exposure",
@@ -69,10 +70,14 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A decision with its verdict; None means that facts are missing and it waits."""
+    """A decision with its verdict; None means that facts are missing and it waits.
+
+    `counted_today`: it was sent before, and is in today's count of orders already.
+    """
 
     row: DecisionRow
     verdict: Verdict | None
+    counted_today: bool
 
 
 def judge(
@@ -83,12 +88,17 @@ def judge(
     policy: RiskPolicy,
     states: TradingStates,
     *,
+    room: int,
     settings: Settings,
     now: datetime,
 ) -> list[Judged]:
-    """Judge `rows` in order, each counting the approvals before it; stores the verdicts."""
+    """Judge `rows` in order, each counting the approvals before it; stores the verdicts.
+
+    Ends with the approval number `room`: the rows after it are left as they are.
+    """
     if not rows:
         return []
+    counted_before = _sent_today(tx, rows, now)
     found = _read(tx, account, rows, outside, policy, now)
     book = _book(found, outside)
     whole = policy.uses(*_WHOLE_ACCOUNT)
@@ -96,7 +106,9 @@ def judge(
     judged: list[Judged] = []
     stored: list[Judgement] = []
     for row in rows:
-        counted = counted_today(row, now)
+        if not room:
+            break
+        counted = row.decision_id in counted_before
         reserved = book.reservations(
             row.order, row.strategy, counted_today=counted, whole_account=whole
         )
@@ -105,7 +117,7 @@ def judge(
         limits = policy.limits_for(row.strategy, row.order.symbol)
         verdict = evaluate(row.order, limits, facts, reserved, now, event_ts=row.event_ts)
         waits = _waits(row, facts, verdict, outside, settings, now)
-        judged.append(Judged(row, None if waits else verdict))
+        judged.append(Judged(row, None if waits else verdict, counted))
         if waits:
             continue
         stored.append(
@@ -114,20 +126,12 @@ def judge(
             )
         )
         if verdict.approved:
-            book.take(
-                row.order,
-                row.strategy,
-                size=verdict.size_qty,
-                notional=verdict.notional,
-                reference_px=verdict.reference_px,
-                counted_today=counted,
-                now=now,
-            )
+            room -= 1
+            _take(book, row, verdict, counted, now)
         else:
             if verdict.deny_reason is DenyReason.ORDER_RATE:
                 book.deny_for_rate(row.strategy)
             trips.follow(tx, account, row.strategy, verdict, policy, tripped, now=now)
-    verdicts.add_policy(tx, policy.version, policy.text, now=now)
     verdicts.add(tx, stored, now=now)
     return judged
 
@@ -143,13 +147,16 @@ def _waits(
     """True if a fact is missing that may still come; a broker that is silent is waited for.
 
     A position that the broker's last answer does not know yet is no reason to deny: where our
-    books differ from an answer of before the decision, a newer one judges.
+    books differ from an answer of before the decision, a newer one judges. Nor is buying power
+    that the answer still held back for an order which has ended since.
     """
     account = outside.account
     silent_s = timedelta(seconds=BROKER_SILENT_S)
     if verdict.deny_reason in _BY_SNAPSHOT and account is not None:
         young = now - row.created_at < timedelta(seconds=settings.facts_wait_s)
-        moved = facts.broker_qty != facts.ledger_qty
+        moved = (
+            verdict.deny_reason is DenyReason.BUYING_POWER or facts.broker_qty != facts.ledger_qty
+        )
         return young and moved and account.observed_at < row.created_at
     return verdict.deny_reason is DenyReason.FACTS_UNAVAILABLE and (
         account is None
@@ -201,9 +208,26 @@ def judge_replacement(
     return verdict
 
 
-def counted_today(row: DecisionRow, now: datetime) -> bool:
-    """True if the decision was sent before and is in today's count of orders already."""
-    return row.attempts > 0 and row.created_at >= day_start(now)
+def _take(
+    book: ExposureBook, row: DecisionRow, verdict: Verdict, counted_today: bool, now: datetime
+) -> None:
+    book.take(
+        row.order,
+        row.strategy,
+        size=verdict.size_qty,
+        notional=verdict.notional,
+        reference_px=verdict.reference_px,
+        counted_today=counted_today,
+        now=now,
+    )
+
+
+def _sent_today(tx: Connection, rows: Sequence[DecisionRow], now: datetime) -> set[int]:
+    """Ids of the decisions that were sent before and are in today's count of orders already."""
+    sent_before = [row.decision_id for row in rows if row.attempts]
+    if not sent_before:
+        return set()
+    return attempts.submitted_since(tx, sent_before, since=day_start(now))
 
 
 def day_start(now: datetime) -> datetime:

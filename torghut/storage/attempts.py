@@ -145,6 +145,18 @@ def add_lookups(tx: Connection, lookups: Sequence[Asked], *, token: int, now: da
     )
 
 
+def submitted_since(tx: Connection, decision_ids: Sequence[int], *, since: datetime) -> set[int]:
+    """Those of the decisions that were submitted, with whatever success, at `since` or later."""
+    rows = tx.execute(
+        text("""
+        SELECT DISTINCT decision_id FROM submission_attempts
+        WHERE decision_id = ANY(CAST(:ids AS bigint[])) AND operation = 'submit'
+          AND intended_at >= :since"""),
+        {"ids": list(decision_ids), "since": since},
+    )
+    return set(rows.scalars())
+
+
 def last_proofs(tx: Connection, decision_ids: Sequence[int]) -> dict[int, Proof]:
     """What the newest submission of each decision came to, where that is known."""
     rows = tx.execute(

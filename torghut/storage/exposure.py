@@ -70,7 +70,8 @@ SELECT symbol, strategy, side, sum(orders)::int AS orders, sum(open_qty) AS open
 FROM live GROUP BY symbol, strategy, side
 """)
 
-# what the snapshot cannot know: orders not surely there yet, and orders made after it was taken
+# what the snapshot cannot know: orders not surely there yet, and orders made after it was taken;
+# one that ended without a fill needs nothing, one that was replaced may live on in its successor
 _UNSEEN_NOTIONAL = text("""
 SELECT coalesce(sum(v.notional), 0) FROM (
   SELECT decision_id FROM trade_decisions
@@ -78,6 +79,7 @@ SELECT coalesce(sum(v.notional), 0) FROM (
   UNION
   SELECT decision_id FROM executions
   WHERE account = :account AND created_at > :observed_at AND decision_id IS NOT NULL
+    AND NOT (terminal AND cum_qty = 0 AND status <> 'replaced')
   UNION
   SELECT decision_id FROM order_actions
   WHERE account = :account AND operation = 'replace' AND status IN ('sending', 'in_doubt')) d
@@ -147,9 +149,11 @@ WITH answered AS (
   JOIN trade_decisions d USING (decision_id)
   WHERE d.account = :account AND a.operation = 'submit'
     AND a.outcome IN ('accepted', 'exists', 'refused')
+    -- by the instant, whose index knows where to begin: whoever resumes with a million attempts
+    -- behind him must not have them all looked at for each claim
     AND a.intended_at > coalesce((SELECT changed_at FROM trading_states
                                   WHERE scope = 'account:' || :account), '-infinity')
-  ORDER BY a.attempt_id DESC LIMIT :limit)
+  ORDER BY a.intended_at DESC, a.attempt_id DESC LIMIT :limit)
 SELECT count(*) FROM answered WHERE attempt_id >
   coalesce((SELECT max(attempt_id) FROM answered WHERE outcome <> 'refused'), 0)
 """)
