@@ -41,7 +41,13 @@ class Node:
     """One server. `url` has the database `torghut`; `options` are settings of its command line."""
 
     def __init__(
-        self, folder: Path, name: str, *, follows: Node | None = None, **options: str
+        self,
+        folder: Path,
+        name: str,
+        *,
+        follows: Node | None = None,
+        port: int | None = None,
+        **options: str,
     ) -> None:
         self.name = name
         self._folder = folder / name
@@ -55,7 +61,7 @@ class Node:
         self._frozen: list[int] = []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+            self.port = port or int(probe.getsockname()[1])
 
     def __enter__(self) -> Node:
         self._folder.mkdir()
@@ -112,6 +118,12 @@ class Node:
         with self.connect(database) as connection:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def set(self, **settings: str) -> None:
+        """Change settings of the running server, and of its next starts."""
+        for name, value in settings.items():
+            self.execute(f"ALTER SYSTEM SET {name} = '{value}'", database="postgres")
+        self.execute("SELECT pg_reload_conf()", database="postgres")
 
     # ------------------------------------------------------------------ life
 

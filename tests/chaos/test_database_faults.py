@@ -21,6 +21,7 @@ from tests.chaos.cluster import Node
 from tests.chaos.proxy import FaultProxy
 from tests.factories import decision
 from tests.services.rig import eventually
+from torghut import doctor
 from torghut.clock import utc_now
 from torghut.domain.errors import DatabaseUnavailable, NotDurable
 from torghut.services.intake import IntakeDesk
@@ -29,6 +30,7 @@ from torghut.storage import durability, intake, migrate, wake, watched
 from torghut.storage.database import CommitInDoubt, Conflict, Database
 from torghut.storage.database_faults import DatabaseFault
 from torghut.storage.rows import IntakeResult
+from torghut.storage.server import server_facts
 from torghut.telemetry import DATABASE_FAULTS
 
 NOTICED_S = 5.0
@@ -328,14 +330,17 @@ def test_a_lost_stand_by_acknowledges_nothing(
     database = opened(node.url)
     ask(database)
     desk = IntakeDesk(database, utc_now, lambda: None)
-    node.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
-    node.execute("SELECT pg_reload_conf()")
+    node.set(synchronous_standby_names="gone")
     eventually(lambda: node.execute("SHOW synchronous_standby_names") == [("gone",)])
     before = counted(DatabaseFault.NOT_DURABLE)
     with pytest.raises(NotDurable):
         desk.accept([decision()], source="test")
     assert counted(DatabaseFault.NOT_DURABLE) == before + 1
     assert node.execute("SELECT count(*) FROM trade_decisions") == [(1,)]
+    with database.transaction() as tx:
+        facts = server_facts(tx)
+    assert (facts.standbys_wanted, facts.standbys) == ("gone", 0)
+    assert doctor._standby(facts).result == doctor.FAILED
     if confirming:
         with pytest.raises(NotDurable):
             desk.accept([decision()], source="test")
@@ -343,8 +348,7 @@ def test_a_lost_stand_by_acknowledges_nothing(
         (answer,) = desk.accept([decision()], source="test")
         assert answer.result is IntakeResult.REPLAYED
         return
-    node.execute("ALTER SYSTEM RESET synchronous_standby_names")
-    node.execute("SELECT pg_reload_conf()")
+    node.set(synchronous_standby_names="")
     eventually(lambda: node.execute("SHOW synchronous_standby_names") == [("",)])
     (answer,) = desk.accept([decision()], source="test")
     assert answer.result is IntakeResult.REPLAYED
