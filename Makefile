@@ -5,7 +5,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt pin mutate clean set-up
+.PHONY: help run test chaos lint fmt pin mutate clean set-up
 
 PYTHON ?=
 ARGS ?=
@@ -24,6 +24,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help:
 	@echo 'make run [ARGS="…"]   set up .venv if needed, then `torghut demo …`: see it trade'
 	@echo 'make test             the same set-up, then every check and every test'
+	@echo 'make chaos            crashes, failovers and replicas in full size (docs/faults.md)'
 	@echo 'make lint             the checks without the tests'
 	@echo 'make fmt              format the code'
 	@echo 'make pin              resolve the dependencies again, into constraints.txt'
@@ -38,6 +39,10 @@ run: set-up
 
 test: lint
 	$(PY) -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal $(ARGS)
+
+# the sample of each is part of `make test`; one at a time, as figures are taken
+chaos: set-up
+	CHAOS=full $(PY) -m pytest -q -s tests/chaos $(ARGS)
 
 lint: set-up
 	$(PY) -m ruff check .

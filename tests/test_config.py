@@ -91,6 +91,8 @@ WRONG = [
     ("TORGHUT_LOG_LEVEL", ["trace"]),
     ("TORGHUT_LOG_FORMAT", ["xml"]),
     ("TORGHUT_HTTP_HOST", ["0.0.0.0", "::", "example.com"]),
+    ("TORGHUT_DATABASE_POOLER", ["", "session", "on"]),
+    ("TORGHUT_DATABASE_URL", ["postgresql://u:" + CANARY + "@a:1,:2/d"]),
     ("TORGHUT_DATABASE_URL", ["mysql://u:" + CANARY + "@h/d", "not a url " + CANARY, "://"]),
 ]  # fmt: skip
 

@@ -173,7 +173,8 @@ class Daemon:
         }
         self.supervisor.start(executor, settler, self.live, more=more)
         self._limits_loop.start()
-        self._listening.start()
+        if not self.database.pooled:  # LISTEN needs a server process of its own: polling is enough
+            self._listening.start()
         if self.settings.strategies:
             self.scheduler.start(self._scheduler_loop.wake)
             self._scheduler_loop.start()

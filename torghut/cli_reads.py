@@ -224,7 +224,7 @@ def _ask(connect: Connect, question: Callable[[Connection], T]) -> T:
 
 
 def _database_said(error: SQLAlchemyError) -> str:
-    from torghut.storage.database import first_line
+    from torghut.storage.database_faults import first_line
 
     if getattr(getattr(error, "orig", None), "sqlstate", None) == _UNDEFINED_TABLE:
         return "the database has no tables of torghut (or old ones); run: torghut migrate"

@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     home: Path | None = None
     config: Path | None = None
     database_url: SecretStr | None = None
+    database_pooler: Literal["none", "transaction"] = "none"
     broker: Literal["sim", "alpaca"] = "sim"
     account: str = Field(default="paper", min_length=1, max_length=64)
     trading_mode: Literal["paper", "live"] = "paper"

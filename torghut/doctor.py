@@ -1,19 +1,25 @@
 """`torghut doctor`: is everything as it must be, and if not, what to do.
 
-Checks settings, database (durability settings, version, schema), broker (keys, account, clock
-skew, quotes) and says for each: ok, warning or failure, with the mend. Nothing is changed or sent.
+Checks settings, the settings file's permissions, database (address, migrations, durability,
+synchronous stand-by, the role's privileges), broker (address, keys, account flags, quotes), the clocks of
+both against ours, and trading states; says for each: ok, warning or failure, with the mend. Nothing
+is sent, and nothing changed but the schema of the embedded database.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 
+import requests
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from torghut import config, parts, places
 from torghut.clock import utc_now
@@ -28,16 +34,32 @@ from torghut.domain.errors import (
     TorghutError,
 )
 from torghut.domain.exposure import TradingState
-from torghut.ports import MarketData
+from torghut.ports import BrokerAccount, MarketData
 from torghut.services.account_check import verify_account
 from torghut.storage import control, durability, queries
 from torghut.storage.database import Database
+from torghut.storage.database_faults import first_line
+from torghut.storage.migrate import SchemaError
+from torghut.storage.server import ServerFacts, missing_privileges, server_facts
 
 CLOCK_SKEW_MAX_S = 1.0
 SAMPLE_SYMBOL = "AAPL"
+BROKER_CLOCK_SKEW_MAX_S = 2.0
+CLOCK_ANSWER_S = 10
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 _MARKS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), FAILED: ("✗", "bold red")}
+_MENDS: Mapping[str, str] = {
+    "database": "start the server, let this machine and role in, or mend TORGHUT_DATABASE_URL",
+    "broker": "start the daemon if the broker is simulated; else look at the network, at "
+    "APCA_API_BASE_URL and at the broker's status page",
+}
+_SECRETS = ("apca_api_secret_key", "api_tokens", "database_url")
+_BLOCKING: Mapping[str, str] = {
+    "account_blocked": "ask the broker why",
+    "trading_blocked": "ask the broker why",
+    "trade_suspended_by_user": "switch suspend_trade off in the broker's account configuration",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +97,7 @@ def examine() -> tuple[list[Finding], int]:
             EXIT_CONFIG
         )
     found = [Finding("settings", OK, f"account {settings.account}, {settings.trading_mode} mode")]
+    found += _config_file(settings)
     found += _guarded("database", lambda: _database(settings))
     found += _guarded("broker", lambda: _broker(settings))
     failed = any(finding.result == FAILED for finding in found)
@@ -87,17 +110,67 @@ def _guarded(check: str, examine_it: Callable[[], list[Finding]]) -> list[Findin
     except ConfigError as error:
         return [Finding(check, FAILED, f"{error.setting} {error.problem}", error.mend)]
     except TorghutError as error:
-        return [Finding(check, FAILED, str(error))]
+        return [Finding(check, FAILED, str(error), _MENDS[check])]
+    except DBAPIError as error:
+        return [Finding(check, FAILED, first_line(error), _MENDS[check])]
 
 
 def _database(settings: Settings) -> list[Finding]:
-    with places.open_database(settings) as database:
-        return [
-            Finding("database", OK, database.url.render_as_string(hide_password=True)),
-            *_durability(database),
-            _skew(database),
-            *_states(database, settings),
-        ]
+    try:
+        with places.open_database(settings) as database:
+            with database.transaction() as tx:
+                asked_at = utc_now()
+                server = server_facts(tx)
+                missing = missing_privileges(tx)
+            shown = database.url.render_as_string(hide_password=True)
+            return [
+                Finding("database", OK, f"{shown}, PostgreSQL {server.version}"),
+                Finding("migrations", OK, "the schema is the one that this version needs"),
+                *_durability(database),
+                _standby(server),
+                _permissions(server, missing),
+                _skew("clock", "the database", server.clock - asked_at),
+                *_states(database, settings),
+            ]
+    except SchemaError as error:
+        return [Finding("migrations", FAILED, str(error), "torghut migrate")]
+
+
+def _standby(server: ServerFacts) -> Finding:
+    check = "database stand-by"
+    wanted = server.standbys_wanted
+    if not wanted:
+        return Finding(check, OK, "none is waited for: a failover may lose the last decisions")
+    if server.standbys is None:
+        return Finding(check, OK, f"{wanted!r} is waited for")
+    if not server.standbys:
+        return Finding(
+            check,
+            FAILED,
+            f"{wanted!r} is waited for, and none is there: nothing can be acknowledged",
+            "start the stand-by, or take it out of synchronous_standby_names",
+        )
+    return Finding(check, OK, f"{server.standbys} confirm what is committed")
+
+
+def _permissions(server: ServerFacts, missing: Sequence[str]) -> Finding:
+    check = "database permissions"
+    if server.read_only:
+        return Finding(
+            check,
+            FAILED,
+            "the server takes no writes: it is a stand-by",
+            "name every host in TORGHUT_DATABASE_URL, with target_session_attrs=read-write",
+        )
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return Finding(
+            check,
+            FAILED,
+            f"the role lacks {', '.join(missing[:3])}{more}",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO the role",
+        )
+    return Finding(check, OK, "the role may read and write every table")
 
 
 def _durability(database: Database) -> list[Finding]:
@@ -110,7 +183,7 @@ def _durability(database: Database) -> list[Finding]:
             f"database {name}",
             FAILED,
             f"{value}: a crash of the server can lose acknowledged decisions",
-            f"set {name} = on",
+            f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()",
         )
         for name, (value, durable) in found.items()
     ]
@@ -146,15 +219,11 @@ def _option(scope: str) -> str:
     return f" --{kind} {name}" if name else ""
 
 
-def _skew(database: Database) -> Finding:
-    before = utc_now()
-    with database.transaction() as tx:
-        theirs = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
-    skew = theirs - before
-    shown = f"{skew.total_seconds():+.3f} s against the database"
-    if abs(skew) > timedelta(seconds=CLOCK_SKEW_MAX_S):
-        return Finding("clock", WARNING, shown, "run a time service on both machines")
-    return Finding("clock", OK, shown)
+def _skew(check: str, whose: str, skew: timedelta, *, most_s: float = CLOCK_SKEW_MAX_S) -> Finding:
+    shown = f"{skew.total_seconds():+.3f} s against {whose}"
+    if abs(skew) > timedelta(seconds=most_s):
+        return Finding(check, FAILED, shown, "run a time service on both machines")
+    return Finding(check, OK, shown)
 
 
 def _broker(settings: Settings) -> list[Finding]:
@@ -168,9 +237,55 @@ def _broker(settings: Settings) -> list[Finding]:
         broker.close()
         market.close()
     shown = f"{at.base_url} answers; account {account.account_number} is {account.status}"
-    if account.blocked:
-        return [Finding("broker", WARNING, f"{shown}, blocked", "ask the broker why"), quotes]
-    return [Finding("broker", OK, shown), quotes]
+    return [Finding("broker", OK, shown), *_flags(account), *_broker_clock(at.base_url), quotes]
+
+
+def _flags(account: BrokerAccount) -> list[Finding]:
+    """What the broker says that the account may not do."""
+    found = [
+        Finding("account", FAILED, f"{flag} is set: the broker refuses every order", mend)
+        for flag, mend in _BLOCKING.items()
+        if account.raw.get(flag) is True
+    ]
+    if account.status.upper() != "ACTIVE":
+        found.append(
+            Finding("account", FAILED, f"its status is {account.status}", "ask the broker why")
+        )
+    if account.raw.get("shorting_enabled") is False:
+        found.append(
+            Finding(
+                "account",
+                WARNING,
+                "short sales are refused by the broker",
+                "set TORGHUT_RISK__SHORTS_ALLOWED=false, so that they are denied before",
+            )
+        )
+    return found or [Finding("account", OK, "nothing is blocked")]
+
+
+def _broker_clock(base_url: str) -> list[Finding]:
+    """Its Date header, which any answer has, one without keys too; in whole seconds."""
+    asked_at = utc_now()
+    try:
+        answer = requests.get(f"{base_url}/v2/clock", timeout=CLOCK_ANSWER_S)
+        theirs = parsedate_to_datetime(answer.headers["Date"])
+    except (requests.RequestException, KeyError, ValueError):
+        return [Finding("broker clock", WARNING, "the broker does not tell its time")]
+    middle = asked_at + (utc_now() - asked_at) / 2
+    skew = theirs + timedelta(seconds=0.5) - middle
+    return [_skew("broker clock", "the broker", skew, most_s=BROKER_CLOCK_SKEW_MAX_S)]
+
+
+def _config_file(_: Settings) -> list[Finding]:
+    """A file with keys that everybody on the machine can read."""
+    path = os.environ.get("TORGHUT_CONFIG")
+    if not path or os.name != "posix":
+        return []
+    holds = any(name in Path(path).read_text("utf-8") for name in _SECRETS)
+    if holds and Path(path).stat().st_mode & 0o044:
+        found = f"{path} holds secrets, and others may read it"
+        return [Finding("permissions", FAILED, found, f"chmod 600 {path}")]
+    return [Finding("permissions", OK, f"{path} is closed to others, or holds no secrets")]
 
 
 def _quotes(settings: Settings, market: MarketData, data_url: str) -> Finding:

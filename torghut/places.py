@@ -24,8 +24,8 @@ from torghut import recovery_points, telemetry
 from torghut.config import Settings
 from torghut.domain.errors import ConfigError, DatabaseUnavailable, TorghutError
 from torghut.storage import embedded, migrate, wake
+from torghut.storage.address import database_url as parsed_url
 from torghut.storage.database import Database
-from torghut.storage.database import database_url as parsed_url
 
 SIMULATOR_FILE = "simulator.json"
 
@@ -70,7 +70,8 @@ def open_database(
     if migrating or settings.database_url is None:
         migrate.upgrade(url)
     migrate.check(url)
-    database = Database(url, pool_size=settings.submit_threads + 12)
+    pooled = settings.database_pooler == "transaction"
+    database = Database(url, pool_size=settings.submit_threads + 12, pooled=pooled)
     try:
         yield database
     finally:

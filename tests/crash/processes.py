@@ -102,4 +102,11 @@ def _submit(_: Connection, over: Mapping[str, object]) -> None:
     app(["submit", str(over["file"])])
 
 
-_TARGETS = {"daemon": _daemon, "submit": _submit}
+def _run(_: Connection, __: Mapping[str, object]) -> None:
+    """`torghut run`, with its handling of signals."""
+    from torghut.cli import app
+
+    app(["run"])
+
+
+_TARGETS = {"daemon": _daemon, "submit": _submit, "run": _run}

@@ -160,12 +160,15 @@ class World:
         point: RecoveryPoint | None = None,
         *,
         mutated: Sequence[str] = (),
+        target: str = "daemon",
         **settings: object,
     ) -> Child:
-        """A daemon, armed for `point`, with what `mutated` names taken away from it."""
+        """A daemon, armed for `point`, with what `mutated` names taken away from it.
+
+        `target` is `run` for the command itself, which ends on SIGTERM."""
         environment = self._environment(point) | {k: str(v) for k, v in settings.items()}
         log = self._folder / f"daemon-{len(self.daemons) + 1}.log"
-        daemon = Child("daemon", environment, log=log, mutated=tuple(mutated))
+        daemon = Child(target, environment, log=log, mutated=tuple(mutated))
         self.daemons.append(daemon)
         return daemon
 
@@ -372,8 +375,8 @@ class World:
         return found
 
 
-def _decision(intent: str, symbol: str) -> Decision:
-    return decision(strategy="crash", symbol=symbol, qty="3", intent=intent)
+def _decision(intent: str, symbol: str, qty: str = "3") -> Decision:
+    return decision(strategy="crash", symbol=symbol, qty=qty, intent=intent)
 
 
 def fields_of(item: Decision) -> dict[str, object]:
@@ -386,7 +389,7 @@ def fields_of(item: Decision) -> dict[str, object]:
     }
 
 
-def numbered(first: int, count: int) -> list[Decision]:
+def numbered(first: int, count: int, qty: str = "3") -> list[Decision]:
     """More decisions, for load."""
     symbols = ("AAPL", "MSFT")
-    return [_decision(f"load {n}", symbols[n % 2]) for n in range(first, first + count)]
+    return [_decision(f"load {n}", symbols[n % 2], qty) for n in range(first, first + count)]

@@ -4,7 +4,8 @@
 
 An answer is given after the commit only, so an acknowledged decision is durable (P2). When the
 commit itself is in doubt the same insert is tried again: it finds its own rows if they are there,
-and says `replayed`. The wake-up is outside the transaction (story 52), once per batch.
+and says `replayed`, which waits for a synchronous stand-by as the first answer would have. The
+wake-up is outside the transaction (story 52), once per batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torghut.domain.decisions import Decision
 from torghut.domain.errors import DatabaseUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.recovery_points import RecoveryPoint, reached
-from torghut.storage import control, intake
+from torghut.storage import control, durability, intake
 from torghut.storage.database import Database
 from torghut.storage.intake import INTAKE_BATCH_MAX
 from torghut.storage.rows import Intake, IntakeResult
@@ -52,6 +53,8 @@ class IntakeDesk:
             try:
                 with self._database.transaction() as tx:
                     answers = store(tx, batch, source=source, clock=self._clock)
+                    if all(answer.result is not IntakeResult.CREATED for answer in answers):
+                        durability.confirm(tx)
                     reached(RecoveryPoint.INTAKE_BEFORE_COMMIT)
                 reached(RecoveryPoint.INTAKE_AFTER_COMMIT)
                 return answers

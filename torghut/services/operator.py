@@ -97,13 +97,17 @@ def change(
         reason = parse_text(reason.strip(), length_max=REASON_LENGTH_MAX)
     except ValueError as error:
         raise NotChanged(Fault("reason", str(error))) from None
-    with database.transaction() as tx:
+
+    def write(tx: Connection) -> TradingState | None:
         _check_known(tx, scope, settings)
         before = control.set_trading_state(tx, scope, state, actor=actor, reason=reason, now=now)
         if before is not None and state is TradingState.ACTIVE:
             kind, _, name = scope.partition(":")
             if kind != "strategy":
                 facts.forget_peak(tx, name or None)
+        return before
+
+    before = database.retried(write)
     return Change(scope, state if before is None else before, state)
 
 

@@ -23,7 +23,7 @@ from torghut.domain.orders import Order, OrderRequest
 from torghut.domain.submission import LOOKUP_CAP_S, Step
 from torghut.ports import Page
 from torghut.storage import control, executions, order_actions
-from torghut.storage.database import first_line
+from torghut.storage.database_faults import first_line
 from torghut.storage.executions import Observation, Recorded
 from torghut.storage.rows import DecisionRow
 

@@ -7,67 +7,77 @@ with database.transaction() as tx:     # READ COMMITTED, one connection of the p
                                        # leaving the block commits; an exception rolls back
 ```
 
-Failure behaviour:
-- no connection, or a broken one outside of COMMIT: `DatabaseUnavailable`; nothing was committed.
-- broken during COMMIT: `CommitInDoubt`; the caller re-reads by key and assumes nothing (P4).
+Failure behaviour (docs/faults.md has it from the operator's side):
+- no connection, a broken or silent one outside of COMMIT, a deadlock, a full disk, a server that
+  became a stand-by: `DatabaseUnavailable`; nothing was committed, the same again later.
+- broken or silent during COMMIT: `CommitInDoubt`; the caller re-reads by key and assumes nothing
+  (P4).
 - COMMIT answered with a warning (a synchronous standby was lost and the wait canceled):
   `NotDurable`; the rows are visible but may be lost in a failover, so nothing is sent on them.
+
+Behind a pooler in transaction mode each transaction may meet another server process: nothing is
+prepared, and the timeouts are set anew in each.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg import Connection as PsycopgConnection
-from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from torghut.domain.errors import ConfigError, DatabaseUnavailable, NotDurable
+from torghut import telemetry
+from torghut.domain.errors import DatabaseUnavailable, NotDurable
+from torghut.storage.address import connect_parameters, database_url
+from torghut.storage.database_faults import (
+    DatabaseFault,
+    fault_of,
+    first_line,
+    in_words,
+    unreachable,
+)
+from torghut.storage.watched import ServerSilent, WatchedConnection
 
-CONNECT_TIMEOUT_S = 5
-TCP_USER_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 5_000  # a frozen owner must not hold its lease row for long
 POOL_TIMEOUT_S = 10
+CONFLICT_TRIES = 5
 
-_DRIVER = "postgresql+psycopg"
+T = TypeVar("T")
 
 
 class CommitInDoubt(DatabaseUnavailable):
     """The connection broke while COMMIT was under way: the change may or may not be there."""
 
 
-def database_url(text: str) -> URL:
-    """A SQLAlchemy URL from `postgres://`, `postgresql://` or `postgresql+psycopg://` text."""
-    try:
-        url = make_url(text)
-    except Exception as error:  # noqa: BLE001 - whatever the parser dislikes is the user's typo
-        raise ConfigError(
-            "TORGHUT_DATABASE_URL",
-            f"is not a database URL ({type(error).__name__})",
-            "write postgresql://user:password@host:5432/database",
-        ) from None
-    if url.drivername not in ("postgres", "postgresql", _DRIVER):
-        raise ConfigError(
-            "TORGHUT_DATABASE_URL",
-            f"names {url.drivername!r}, but only PostgreSQL is supported",
-            "write postgresql://user:password@host:5432/database",
-        )
-    return url.set(drivername=_DRIVER)
+class Conflict(DatabaseUnavailable):
+    """A deadlock or a serialization failure: the same transaction at once again."""
 
 
 class Database:
-    """An engine on one Postgres database. Thread-safe; `close()` when done."""
+    """An engine on one Postgres database. Thread-safe; `close()` when done.
 
-    def __init__(self, url: str, *, pool_size: int = 12, application: str = "torghut") -> None:
+    `pooled`: between us and Postgres is a pooler in transaction mode.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 12,
+        application: str = "torghut",
+        pooled: bool = False,
+    ) -> None:
         self.url = database_url(url)
+        self.pooled = pooled
         self._local = threading.local()
+        self.parameters = {**connect_parameters(self.url), "application_name": application}
         self._engine = create_engine(
             self.url,
             pool_size=pool_size,
@@ -75,28 +85,27 @@ class Database:
             pool_timeout=POOL_TIMEOUT_S,
             pool_pre_ping=True,
             isolation_level="READ COMMITTED",
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
-                "keepalives_idle": 5,
-                "keepalives_interval": 2,
-                "keepalives_count": 3,
-                "application_name": application,
-                "options": " ".join(
-                    f"-c {name}={value}"
-                    for name, value in (
-                        ("statement_timeout", STATEMENT_TIMEOUT_MS),
-                        ("lock_timeout", LOCK_TIMEOUT_MS),
-                        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS),
-                        ("timezone", "UTC"),
-                    )
-                ),
-            },
         )
+        event.listen(self._engine, "do_connect", self._connect)
         event.listen(self._engine, "connect", self._on_connect)
+        if pooled:
+            event.listen(self._engine, "begin", _set_timeouts)
 
-    def _on_connect(self, connection: PsycopgConnection[object], _record: object) -> None:
+    def _connect(self, *_: object) -> WatchedConnection:
+        if self._local.silent and "," not in str(self.parameters.get("host")):
+            raise ServerSilent("no answer from the server")  # as the pooled connection found
+        if self.pooled:
+            return WatchedConnection.connect(**self.parameters, prepare_threshold=None)
+        given = self.parameters.get("options", "")
+        ours = (f"-c {name}={value}" for name, value in _session_settings())
+        return WatchedConnection.connect(**self.parameters | {"options": " ".join([given, *ours])})
+
+    def _on_connect(self, connection: WatchedConnection, _record: object) -> None:
         connection.add_notice_handler(self._on_notice)
+        connection.on_silent = self._note_silence
+
+    def _note_silence(self) -> None:
+        self._local.silent = True
 
     def _on_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         if diagnostic.severity_nonlocalized == "WARNING":
@@ -106,31 +115,57 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """One transaction, committed when the block ends without an exception.
 
-        Raises DatabaseUnavailable, CommitInDoubt, NotDurable; other database errors (a violated
-        constraint) pass through as SQLAlchemy raised them.
+        Raises DatabaseUnavailable, Conflict, CommitInDoubt, NotDurable; other database errors (a
+        violated constraint) pass through as SQLAlchemy raised them.
         """
+        self._local.silent = False
         try:
             connection = self._engine.connect()
         except (OperationalError, PoolTimeoutError) as error:
-            raise DatabaseUnavailable(unreachable(self.url, error)) from error
+            raise _counted(
+                DatabaseFault.UNREACHABLE, DatabaseUnavailable(unreachable(self.url, error))
+            ) from error
         with connection:
             try:
                 yield connection
-            except OperationalError as error:
-                if _is_retryable(error):
-                    raise DatabaseUnavailable(unreachable(self.url, error)) from error
-                raise
+            except DBAPIError as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+                raise self._unavailable(fault, error) from error
             self._commit(connection)
+
+    def retried(self, work: Callable[[Connection], T]) -> T:
+        """`work` in a transaction of its own, again at once when it met a deadlock."""
+        for attempt in range(1, CONFLICT_TRIES + 1):
+            try:
+                with self.transaction() as tx:
+                    return work(tx)
+            except Conflict:
+                if attempt == CONFLICT_TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _unavailable(self, fault: DatabaseFault, error: DBAPIError) -> DatabaseUnavailable:
+        if fault is DatabaseFault.READ_ONLY:
+            # every pooled connection leads to a server that is not the primary any more
+            self._engine.dispose()
+        kind = Conflict if fault is DatabaseFault.CONFLICT else DatabaseUnavailable
+        return _counted(fault, kind(in_words(self.url, fault, error)))
 
     def _commit(self, connection: Connection) -> None:
         self._local.warning = None
         try:
             connection.commit()
         except DBAPIError as error:
-            if isinstance(error, OperationalError) or error.connection_invalidated:
-                raise CommitInDoubt(f"COMMIT was not answered: {first_line(error)}") from error
-            raise
+            if fault_of(error) is None:
+                raise
+            raise _counted(
+                DatabaseFault.COMMIT_IN_DOUBT,
+                CommitInDoubt(f"COMMIT was not answered: {first_line(error)}"),
+            ) from error
         if self._local.warning is not None:
+            telemetry.DATABASE_FAULTS.labels(DatabaseFault.NOT_DURABLE).inc()
             raise NotDurable(f"COMMIT was answered with a warning: {self._local.warning}")
 
     def close(self) -> None:
@@ -138,19 +173,22 @@ class Database:
         self._engine.dispose()
 
 
-def _is_retryable(error: OperationalError) -> bool:
-    """Broken connections, timeouts, deadlocks: nothing was committed, the same again later."""
-    return True if error.connection_invalidated else error.orig is not None
-
-
-def unreachable(url: URL, error: Exception) -> str:
-    """One line for a person: which database (without its password), and what it said."""
+def _session_settings() -> tuple[tuple[str, object], ...]:
     return (
-        f"database {url.render_as_string(hide_password=True)} does not answer: {first_line(error)}"
+        ("statement_timeout", STATEMENT_TIMEOUT_MS),
+        ("lock_timeout", LOCK_TIMEOUT_MS),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        ("timezone", "UTC"),
     )
 
 
-def first_line(error: Exception) -> str:
-    """The driver's own first line, without SQL and parameters."""
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().split("\n", 1)[0]
+def _set_timeouts(connection: Connection) -> None:
+    """For this transaction alone: the next one may be another server process's."""
+    named: dict[str, Any] = {name: str(value) for name, value in _session_settings()}
+    calls = ", ".join(f"set_config('{name}', :{name}, true)" for name in named)
+    connection.execute(text(f"SELECT {calls}"), named)
+
+
+def _counted(fault: DatabaseFault, error: DatabaseUnavailable) -> DatabaseUnavailable:
+    telemetry.DATABASE_FAULTS.labels(fault).inc()
+    return error

@@ -12,11 +12,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 from torghut.domain.errors import DatabaseUnavailable, TorghutError
-from torghut.storage.database import CONNECT_TIMEOUT_S, database_url, unreachable
+from torghut.storage.address import connect_parameters, database_url
+from torghut.storage.database_faults import unreachable
 
 SERVER_VERSION_MIN = 15
 _LOCK_KEY = 0x746F7267687574  # "torghut"
@@ -32,7 +34,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     Raises DatabaseUnavailable, SchemaError (unknown newer schema, too old a server).
     """
     target = database_url(url)
-    engine = create_engine(target, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    engine = _engine(target)
     try:
         with engine.connect() as connection:
             _check_server(connection.dialect.server_version_info)
@@ -61,7 +63,7 @@ def check(url: str) -> str:
     Raises SchemaError when it is older, newer or absent; DatabaseUnavailable.
     """
     target = database_url(url)
-    engine = create_engine(target, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    engine = _engine(target)
     try:
         with engine.connect() as connection:
             _check_server(connection.dialect.server_version_info)
@@ -79,6 +81,12 @@ def check(url: str) -> str:
             "run `torghut migrate`, or start with `torghut run --migrate`"
         )
     return revision
+
+
+def _engine(target: URL) -> Engine:
+    """No statement timeout, as a migration may take long; behind a pooler nothing is prepared."""
+    named = connect_parameters(target) | {"prepare_threshold": None}
+    return create_engine(target, connect_args=named)
 
 
 def _check_server(version: tuple[int | str, ...] | None) -> None:

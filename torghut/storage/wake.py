@@ -9,7 +9,8 @@ from __future__ import annotations
 import psycopg
 from sqlalchemy import text
 
-from torghut.storage.database import CONNECT_TIMEOUT_S, Database
+from torghut.storage.database import Database
+from torghut.storage.watched import WatchedConnection
 
 CHANNEL = "torghut_wake"
 LISTEN_S = 5.0
@@ -25,21 +26,22 @@ class Listener:
     """Waits for wake-ups on a connection of its own; `wait` is called by one thread."""
 
     def __init__(self, database: Database) -> None:
-        self._url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        self._parameters = database.parameters
+        self._connection: WatchedConnection | None = None
 
     def wait(self, timeout_s: float = LISTEN_S) -> bool:
         """True if a wake-up came within `timeout_s`. Raises psycopg.Error when disconnected;
         the next call connects again, and counts as a wake-up: one may have been missed."""
         if self._connection is None:
-            connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
-            )
+            connection = WatchedConnection.connect(**self._parameters, autocommit=True)
             connection.execute(f"LISTEN {CHANNEL}")
             self._connection = connection
             return True
         try:
-            return bool(list(self._connection.notifies(timeout=timeout_s, stop_after=1)))
+            if list(self._connection.notifies(timeout=timeout_s, stop_after=1)):
+                return True
+            self._connection.execute("SELECT 1")  # silence is no proof that it still listens
+            return False
         except psycopg.Error:
             self.close()
             raise
