@@ -1,9 +1,9 @@
 """`torghut doctor`: is everything as it must be, and if not, what to do.
 
 Checks settings, the settings file's permissions, database (address, migrations, durability,
-synchronous stand-by, the role's privileges), broker (address, keys, account flags, quotes), the clocks of
-both against ours, and trading states; says for each: ok, warning or failure, with the mend. Nothing
-is sent, and nothing changed but the schema of the embedded database.
+synchronous stand-by, the role's privileges), broker (address, keys, account flags, quotes), the
+clocks of both against ours, and trading states; says for each: ok, warning or failure, with the
+mend. Nothing is sent, and nothing changed but the schema of the embedded database.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_all_is_well(examine: Examine, capsys: pytest.CaptureFixture[str]) -> No
     assert {f.result for findings in found.values() for f in findings} == {OK}
     assert {"settings", "database", "migrations", "database fsync", "database full_page_writes",
             "database synchronous_commit", "database stand-by", "database permissions", "clock",
-            "trading", "broker", "account", "broker clock"} == set(found)  # fmt: skip
+            "trading", "broker", "account", "broker clock", "quotes"} == set(found)  # fmt: skip
 
 
 def test_json_is_one_document(examine: Examine, capsys: pytest.CaptureFixture[str]) -> None:
