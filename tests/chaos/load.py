@@ -12,6 +12,7 @@ from torghut.domain.decisions import Decision
 from torghut.domain.errors import DatabaseUnavailable, NotDurable
 
 SETTLED_S = 60.0
+BACKLOG_MAX = 200
 QTY = "0.01"  # thousands of them stay within limits and buying power
 
 
@@ -62,10 +63,14 @@ class Sender:
     def _run(self) -> None:
         for start in range(0, self.count, self._batch):
             part = self._left[start : start + self._batch]
-            while not self._sent(part):
+            while not (self._has_room() and self._sent(part)):
                 self._pause.wait(0.05)
             if self._pause_s:
                 self._pause.wait(self._pause_s)
+
+    def _has_room(self) -> bool:
+        """Decisions are stored much faster than orders are sent: a load, not a backlog."""
+        return self._impatient or patiently(lambda: self._world.state()["open"] < BACKLOG_MAX)
 
     def _sent(self, part: Sequence[Decision]) -> bool:
         try:

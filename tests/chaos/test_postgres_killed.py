@@ -60,8 +60,8 @@ def world(node: Node, tmp_path: Path) -> Iterator[World]:
 def test_killed_every_half_to_two_seconds(
     node: Node, world: World, record_property: pytest.RecordProperty
 ) -> None:
-    daemon = world.start()
-    sender = Sender(world, COUNT, pause_s=0.05 if FULL else 0.2)
+    daemon = world.start(TORGHUT_LEASE_TTL_S=3)
+    sender = Sender(world, COUNT, pause_s=0 if FULL else 0.2)
     with Killer(node, seed=COUNT) as killer:
         sender.start()
         sender.join(900)

@@ -46,6 +46,7 @@ from torghut.services.positions import Holding, holdings
 from torghut.services.questions import Questions
 from torghut.storage import control, flattens, order_targets
 from torghut.storage.database import Database
+from torghut.storage.durability import confirm
 from torghut.storage.flattens import FlattenRow
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.order_actions import NewAction
@@ -110,6 +111,8 @@ def request(database: Database, account: str, asker: Asker) -> Flattening:
                 reason=f"{row.name}: {asker.reason}",
                 now=asker.now,
             )
+        else:
+            confirm(tx)
         reached(RecoveryPoint.REQUEST_BEFORE_COMMIT)
     reached(RecoveryPoint.REQUEST_AFTER_COMMIT)
     return Flattening(row, created)

@@ -39,6 +39,7 @@ from torghut.services.operator import REASON_LENGTH_MAX
 from torghut.services.positions import Holding, holdings
 from torghut.storage import control, decisions, order_actions, order_targets, queries
 from torghut.storage.database import Database
+from torghut.storage.durability import confirm
 from torghut.storage.order_actions import ActionRow, NewAction
 from torghut.storage.rows import Intake
 
@@ -230,6 +231,7 @@ def close(
         if earlier is not None:
             if earlier[1] != symbol:
                 raise _conflict(asker.key)
+            confirm(tx)
             return earlier[0]
         held = holdings(tx, account).get(symbol)
         if held is None or not held.free_qty:
@@ -279,6 +281,7 @@ def _record(
     if earlier:
         if dict(earlier[0].request) != dict(request):
             raise _conflict(asker.key)
+        confirm(tx)
         return Requested(asker.key, tuple(earlier), True)
     record_actions(tx, account, actions, request, asker)
     return Requested(asker.key, tuple(order_actions.of_key(tx, account, asker.key)), False)
