@@ -14,6 +14,7 @@ from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.order_actions import ActionReason, ActionStatus
 from torghut.domain.order_rules import OrderRule
 from torghut.domain.submission import Proof
+from torghut.domain.tie_out import DriftKind
 
 STATUS_WORDS: Mapping[str, str] = {
     DecisionStatus.PLANNED: "It is stored and waits for the risk check; nothing was sent.",
@@ -101,6 +102,7 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.RETURNED: "surely not taken, may be sent again",
     EventKind.ADOPTED: "order of somebody else adopted",
     EventKind.FILL_RECORDED: "fill booked",
+    EventKind.ENTRY_RECORDED: "fee, transfer or opening booked",
     EventKind.ACTION_REQUESTED: "cancel or replace asked for",
     EventKind.ACTION_STARTED: "cancel or replace being sent",
     EventKind.ACTION_RETURNED: "cancel or replace to be sent again",
@@ -137,6 +139,8 @@ DISCREPANCY_WORDS: Mapping[str, str] = {
     "order_after_end": "an order appeared after the decision had ended without one",
     "duplicate_order": "two orders carry the same client_order_id",
     "order_excess": "an order left that no approved decision covers",
+    DriftKind.POSITION: "the broker holds another quantity than our books",
+    DriftKind.CASH: "the broker has another amount of cash than our books",
     "order_stuck": "an order has not moved on for too long",
 }
 

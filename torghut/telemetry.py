@@ -30,6 +30,9 @@ IN_DOUBT_AGE = Gauge(
 ORDERS_STUCK = Gauge(
     "torghut_orders_stuck", "Orders that have not moved on for too long", ["account"]
 )
+DRIFTS = Gauge(
+    "torghut_drifts_open", "Positions and cash that differ from the broker's", ["account"]
+)
 LEASE_HELD = Gauge("torghut_lease_held", "1 while this process owns the account", ["account"])
 ORDER_EXCESS = Counter(
     "torghut_order_excess_total", "Orders that no approved decision covers", ["account"]

@@ -15,14 +15,12 @@ from sqlalchemy import Connection, text
 
 from torghut.domain.exposure import OrderCounts, RestingOrder
 from torghut.domain.exposure_book import Exposure, SymbolExposure, Twin
+from torghut.domain.tie_out import DriftKind
 
-GRAVE_DISCREPANCIES = (
-    "duplicate_order",
-    "order_excess",
-    "position_drift",
-    "cash_drift",
-)
-"""Kinds of discrepancy that concern money: they block new exposure (P12)."""
+GRAVE_DISCREPANCIES = ("duplicate_order", "order_excess")
+"""Kinds of discrepancy that block new exposure whatever they amount to (P12)."""
+DRIFTS = tuple(kind.value for kind in DriftKind)
+"""Those that do when they are beyond the configured tolerance."""
 
 _RATES = ("max_orders_per_second", "max_orders_per_minute", "max_repeated_executions")
 
@@ -187,7 +185,8 @@ GROUP BY symbol
 
 _GRAVE = text("""
 SELECT count(*) FROM discrepancies
-WHERE account = :account AND resolved_at IS NULL AND kind = ANY (CAST(:kinds AS text[]))
+WHERE account = :account AND resolved_at IS NULL AND (kind = ANY (CAST(:kinds AS text[]))
+  OR kind = ANY (CAST(:drifts AS text[])) AND evidence @> '{"beyond_tolerance": true}')
 """)
 
 
@@ -231,7 +230,8 @@ def read(
         rejects = tx.execute(_REJECTS, {**of_account, "limit": rejects_max + 1}).scalar_one()
         exposure = replace(exposure, rejects_in_a_row=rejects)
     if wanted("max_open_discrepancies"):
-        grave = tx.execute(_GRAVE, {**of_account, "kinds": list(GRAVE_DISCREPANCIES)})
+        kinds = {"kinds": list(GRAVE_DISCREPANCIES), "drifts": list(DRIFTS)}
+        grave = tx.execute(_GRAVE, {**of_account, **kinds})
         exposure = replace(exposure, open_discrepancies=grave.scalar_one())
     if wanted("duplicate_window_s"):
         twins = tuple(Twin(**row._mapping) for row in tx.execute(_TWINS, here))

@@ -1,0 +1,325 @@
+"""Tie-out: positions and cash of our books against the broker's, in each reconciler pass (P12).
+
+```
+account step ─▶ begin: the broker's answer that this pass compares
+orders, open, fills: the books learn what that answer knew, and more
+tie-out step ─▶ differences? ─▶ read entries, look again ─▶ a second look, at a later answer
+                                                              │ still there
+                                                              ▼
+           discrepancy position_differs SYMBOL | cash_differs cash ─ beyond tolerance ─▶ reducing
+```
+
+1. The answer is from before the orders and fills of the pass were read, so what it knows is in the
+   books, or known to be missing there; what the books know beyond it, they learned `LAG_S` before
+   it or later. How that is compared: torghut.domain.tie_out.
+2. The first comparison books the opening: what the broker has beyond the fills that it lists, as
+   positions at its entry prices, and as cash. It waits for an answer without fills about its time.
+3. A discrepancy ends by itself when the amounts are equal again, or when a person accepts the
+   broker's amount, which books an entry.
+4. The account is held back once, when a difference passes the tolerance: who resumes it all the
+   same is not overruled, but verdicts deny new exposure as long as the difference stands.
+5. When nothing differs nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import structlog
+from sqlalchemy import Connection
+
+from torghut import telemetry
+from torghut.clock import Clock
+from torghut.domain.errors import TorghutError
+from torghut.domain.exposure import TradingState
+from torghut.domain.tie_out import (
+    CASH,
+    CASH_STEP,
+    QTY_STEP,
+    Booked,
+    DriftKind,
+    Look,
+    Standing,
+    beyond,
+    differences,
+    follow,
+    one_name,
+    symbol_key,
+)
+from torghut.domain.values import canonical_amount
+from torghut.services import trips
+from torghut.services.entry_ledger import ACTOR, EntryLedger, record_entry
+from torghut.services.questions import Questions
+from torghut.storage import account_entries, control, facts, tie_out
+from torghut.storage.account_entries import ADJUSTMENT, OPENING, Entry
+from torghut.storage.database import Database
+from torghut.storage.leases import fence, lock_books
+from torghut.storage.rows import AccountSnapshot, Lease
+from torghut.storage.tie_out import Drift
+
+LAG_S = 5.0
+EQUAL_AGAIN = "the amounts are equal again"
+
+_ZERO = Decimal(0)
+
+log = structlog.get_logger(__name__)
+
+Key = tuple[DriftKind, str]
+
+
+class NothingToAccept(TorghutError):
+    """No difference of this subject stands open."""
+
+
+class TieOut:
+    """Compares one account; used by one reconciler pass at a time."""
+
+    def __init__(
+        self,
+        account: str,
+        database: Database,
+        questions: Questions,
+        tolerance: Mapping[DriftKind, Decimal],
+        *,
+        clock: Clock,
+    ) -> None:
+        self._account = account
+        self._database = database
+        self._tolerance = tolerance
+        self._clock = clock
+        self._entries = EntryLedger(account, database, questions, clock)
+        self._answer: AccountSnapshot | None = None
+
+    def begin(self) -> None:
+        """Take the newest answer, before the pass reads orders and fills."""
+        with self._database.transaction() as tx:
+            self._answer = facts.account_snapshot(tx, self._account)
+
+    def run(self, lease: Lease) -> dict[str, int]:
+        """Compare with the answer of `begin`; returns counts. Raises BrokerUnavailable, Refused."""
+        answer, self._answer = self._answer, None
+        if answer is None or answer.cash is None:
+            return {}
+        with self._database.transaction() as tx:
+            ready = account_entries.opened(tx, self._account)
+            seen = self._compare(tx, answer)
+        if not ready:
+            settled = all(booked.settled for booked, _ in seen.values())
+            return self._open(lease, answer) if settled else {}
+        unclear = [key for key, (_, found) in seen.items() if found and _ZERO not in found]
+        entries = self._entries.run(lease) if unclear else 0
+        return {"entries": entries, **self._judge(lease, answer)}
+
+    def _compare(
+        self, tx: Connection, answer: AccountSnapshot
+    ) -> dict[Key, tuple[Booked, frozenset[Decimal]]]:
+        """What the broker's amounts less ours may be, by kind and subject."""
+        since = answer.observed_at - timedelta(seconds=LAG_S)
+        books = tie_out.books(tx, self._account, since=since, now=self._clock())
+        cash = books.pop(CASH)
+        found: dict[Key, tuple[Booked, frozenset[Decimal]]] = {
+            (DriftKind.CASH, CASH): (
+                cash,
+                differences(cash, answer.cash or _ZERO, step=CASH_STEP),
+            )
+        }
+        names = one_name({*books, *answer.positions})
+        ours = {symbol_key(symbol): booked for symbol, booked in books.items()}
+        theirs = {symbol_key(symbol): qty for symbol, qty in answer.positions.items()}
+        for key, symbol in names.items():
+            booked = ours.get(key, Booked())
+            seen = differences(booked, theirs.get(key, _ZERO), step=QTY_STEP)
+            found[DriftKind.POSITION, symbol] = (booked, seen)
+        return found
+
+    # ------------------------------------------------------------------ opening
+
+    def _open(self, lease: Lease, answer: AccountSnapshot) -> dict[str, int]:
+        """Book what stood at the broker before the first comparison."""
+        self._entries.run(lease)
+        now = self._clock()
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            seen = self._compare(tx, answer)
+            moving = any(booked.moves or booked.waiting for booked, _ in seen.values())
+            if moving or account_entries.opened(tx, self._account):
+                return {}
+            fence(tx, lease)
+            theirs = {symbol_key(symbol): qty for symbol, qty in answer.positions.items()}
+            for (kind, subject), (booked, _) in seen.items():
+                if kind is DriftKind.POSITION:
+                    qty = theirs.get(symbol_key(subject), _ZERO) - booked.now
+                    if qty:
+                        self._book_opening(tx, answer, subject, qty, now)
+            # after the positions: their worth is no cash
+            cash = (answer.cash or _ZERO) - account_entries.cash(tx, self._account)
+            self._book_opening(tx, answer, None, cash, now)
+        return {"opening": 1}
+
+    def _book_opening(
+        self,
+        tx: Connection,
+        answer: AccountSnapshot,
+        symbol: str | None,
+        amount: Decimal,
+        now: datetime,
+    ) -> None:
+        entry = Entry(
+            key=f"opening:{symbol or CASH}",
+            kind=OPENING,
+            occurred_at=answer.observed_at,
+            actor=ACTOR,
+            reason="stood at the broker before the first comparison",
+            symbol=symbol,
+            qty=amount if symbol else _ZERO,
+            px=_worth(answer, symbol) if symbol else None,
+            cash=_ZERO if symbol else amount,
+        )
+        record_entry(tx, self._account, entry, now=now)
+
+    # ------------------------------------------------------------------ judge
+
+    def _judge(self, lease: Lease, answer: AccountSnapshot) -> dict[str, int]:
+        now = self._clock()
+        opened = closed = 0
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            seen = self._compare(tx, answer)
+            looks = tie_out.looks(tx, self._account)
+            drifts = tie_out.drifts(tx, self._account)
+            for kind, subject in [*looks, *drifts]:  # what is flat on both sides by now
+                seen.setdefault((DriftKind(kind), subject), (Booked(), frozenset({_ZERO})))
+            fenced = False
+            for key, (booked, found) in seen.items():
+                before, looked_at = looks.get(key, (None, None))
+                drift = drifts.get(key)
+                if not found or (looked_at is not None and looked_at >= answer.observed_at):
+                    continue
+                if before is None and drift is None and _ZERO in found:
+                    continue
+                if not fenced:
+                    fence(tx, lease)
+                    fenced = True
+                look = follow(before, found)
+                if look.standing is Standing.EQUAL:
+                    tie_out.forget_look(tx, self._account, *key)
+                    closed += self._close(tx, key, drifts, now)
+                    continue
+                tie_out.store_look(tx, self._account, *key, look, observed_at=answer.observed_at)
+                if look.standing is Standing.DIFFERS:
+                    opened += self._differs(tx, key, booked, look, drift, now)
+            telemetry.DRIFTS.labels(self._account).set(len(tie_out.drifts(tx, self._account)))
+        return {"drifts_opened": opened, "drifts_closed": closed}
+
+    def _differs(
+        self,
+        tx: Connection,
+        key: Key,
+        booked: Booked,
+        look: Look,
+        drift: Drift | None,
+        now: datetime,
+    ) -> int:
+        """Make the difference visible, or bring it up to date; hold back what is beyond."""
+        kind, subject = key
+        too_much = beyond(look.difference, self._tolerance[kind])
+        evidence: Mapping[str, object] = {
+            "ours": canonical_amount(booked.now),
+            "brokers": canonical_amount(booked.now + look.difference),
+            "difference": canonical_amount(look.difference),
+            "tolerance": canonical_amount(self._tolerance[kind]),
+            "beyond_tolerance": too_much,
+        }
+        new = drift is None
+        if drift is None:
+            control.open_discrepancy(
+                tx, self._account, kind.value, subject, evidence, actor=ACTOR, now=now
+            )
+            log.error("books and broker differ", kind=kind.value, subject=subject, **evidence)
+        else:
+            tie_out.renew(tx, drift, evidence, now=now)
+        if too_much and (drift is None or not drift.evidence.get("beyond_tolerance")):
+            reason = (
+                f"{kind.value} {subject}: ours {evidence['ours']}, the broker's"
+                f" {evidence['brokers']}"
+            )
+            scope = control.account_scope(self._account)
+            trips.trip(tx, scope, TradingState.REDUCING, reason, now=now, actor=ACTOR)
+        return int(new)
+
+    def _close(
+        self, tx: Connection, key: Key, drifts: Mapping[tuple[str, str], Drift], now: datetime
+    ) -> int:
+        if key not in drifts:
+            return 0
+        return len(_resolve(tx, self._account, key, EQUAL_AGAIN, actor=ACTOR, now=now))
+
+
+def accept(
+    database: Database, account: str, subject: str, *, actor: str, reason: str, now: datetime
+) -> Mapping[str, object]:
+    """Take the broker's amount of a symbol or of "cash" into our books, because a person says so.
+
+    Returns what was booked. Raises NothingToAccept.
+    """
+    with database.transaction() as tx:
+        lock_books(tx, account)
+        drift = next(
+            (d for d in tie_out.drifts(tx, account).values() if _same(d.subject, subject)), None
+        )
+        if drift is None:
+            raise NothingToAccept(
+                f"no difference of {subject} stands open on account {account};"
+                " see them: torghut status"
+            )
+        amount = Decimal(str(drift.evidence["difference"]))
+        answer = facts.account_snapshot(tx, account)
+        position = drift.kind == DriftKind.POSITION
+        entry = Entry(
+            key=f"accepted:{drift.discrepancy_id}",
+            kind=ADJUSTMENT,
+            occurred_at=now,
+            actor=actor,
+            reason=reason,
+            symbol=drift.subject if position else None,
+            qty=amount if position else _ZERO,
+            px=_worth(answer, drift.subject) if position and answer else None,
+            cash=_ZERO if position else amount,
+            raw=drift.evidence,
+        )
+        record_entry(tx, account, entry, now=now)
+        tie_out.forget_look(tx, account, drift.kind, drift.subject)
+        resolution = f"accepted by {actor}: {reason}"
+        key = (DriftKind(drift.kind), drift.subject)
+        _resolve(tx, account, key, resolution, actor=actor, now=now)
+    return {
+        "account": account,
+        "kind": drift.kind,
+        "subject": drift.subject,
+        "difference": canonical_amount(amount),
+    }
+
+
+def _resolve(
+    tx: Connection, account: str, key: Key, resolution: str, *, actor: str, now: datetime
+) -> list[str]:
+    kind, subject = key
+    still = [s for k, s in tie_out.drifts(tx, account) if k == kind and s != subject]
+    return control.resolve_discrepancies(
+        tx, account, kind.value, still=still, resolution=resolution, actor=actor, now=now
+    )
+
+
+def _same(subject: str, asked: str) -> bool:
+    return symbol_key(subject).upper() == symbol_key(asked).upper()
+
+
+def _worth(answer: AccountSnapshot, symbol: str) -> Decimal | None:
+    """What a unit of a position cost by the broker's answer, else what it is worth now."""
+    for prices in (answer.entry_pxs, answer.marks):
+        for name, px in prices.items():
+            if _same(name, symbol) and px >= 0:
+                return px
+    return None
