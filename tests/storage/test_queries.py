@@ -30,6 +30,7 @@ from torghut.storage import (
     fills,
     intake,
     leases,
+    pnl,
     queries,
     verdicts,
 )
@@ -249,14 +250,14 @@ def test_orders_fills_and_positions(database: Database) -> None:
         assert len(queries.fills(tx, Filters(since=NOW + timedelta(seconds=2)))) == 2
         assert len(pages(queries.fills, tx)) == 4
 
-        held = queries.positions(tx, Filters())
+        held = pnl.positions(tx, Filters())
         assert [(row["symbol"], row["qty"]) for row in held] == [("AAPL", "10"), ("MSFT", "-10")]
         assert held[0]["avg_px"] == "101.5" and held[0]["strategy"] is None
-        [own] = queries.positions(tx, Filters(strategy="other"))
+        [own] = pnl.positions(tx, Filters(strategy="other"))
         assert (own["symbol"], own["qty"], own["strategy"]) == ("MSFT", "-10", "other")
-        assert len(queries.positions(tx, Filters(status="open"))) == 2
-        assert queries.positions(tx, Filters(status="flat")) == []
-        assert len(pages(queries.positions, tx)) == 2
+        assert len(pnl.positions(tx, Filters(status="open"))) == 2
+        assert pnl.positions(tx, Filters(status="flat")) == []
+        assert len(pages(pnl.positions, tx)) == 2
 
 
 def test_the_whole_story(database: Database) -> None:
@@ -388,7 +389,7 @@ def test_summary(database: Database) -> None:
 def test_every_question_may_be_asked_of_a_read_only_snapshot(database: Database) -> None:
     with database.transaction() as tx:
         queries.begin(tx)
-        for list_ in (queries.decisions, queries.executions, queries.fills, queries.positions):
+        for list_ in (queries.decisions, queries.executions, queries.fills, pnl.positions):
             assert list_(tx, Filters(strategy="s", symbol="A", account="a", status="open")) == []
         assert queries.decision(tx, "a" * 64) is None
         assert queries.discrepancies(tx, open_only=False) == []

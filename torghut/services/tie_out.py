@@ -24,6 +24,7 @@ tie-out step ─▶ differences? ─▶ read entries, look again ─▶ a second
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -73,6 +74,26 @@ class NothingToAccept(TorghutError):
     """No difference of this subject stands open."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One amount on both sides."""
+
+    booked: Booked
+    broker: Decimal
+    step: Decimal
+
+    @property
+    def differences(self) -> frozenset[Decimal]:
+        return differences(self.booked, self.broker, step=self.step)
+
+    @property
+    def unexplained(self) -> bool:
+        """Only what is no fill can explain it; a fee that is awaited may be listed by now."""
+        strict = replace(self.booked, fee_awaited=_ZERO)
+        found = differences(strict, self.broker, step=self.step)
+        return bool(found) and _ZERO not in found
+
+
 class TieOut:
     """Compares one account; used by one reconciler pass at a time."""
 
@@ -106,32 +127,24 @@ class TieOut:
             ready = account_entries.opened(tx, self._account)
             seen = self._compare(tx, answer)
         if not ready:
-            settled = all(booked.settled for booked, _ in seen.values())
+            settled = all(one.booked.settled for one in seen.values())
             return self._open(lease, answer) if settled else {}
-        unclear = [key for key, (_, found) in seen.items() if found and _ZERO not in found]
+        unclear = any(one.unexplained for one in seen.values())
         entries = self._entries.run(lease) if unclear else 0
         return {"entries": entries, **self._judge(lease, answer)}
 
-    def _compare(
-        self, tx: Connection, answer: AccountSnapshot
-    ) -> dict[Key, tuple[Booked, frozenset[Decimal]]]:
+    def _compare(self, tx: Connection, answer: AccountSnapshot) -> dict[Key, _Seen]:
         """What the broker's amounts less ours may be, by kind and subject."""
         since = answer.observed_at - timedelta(seconds=LAG_S)
         books = tie_out.books(tx, self._account, since=since, now=self._clock())
         cash = books.pop(CASH)
-        found: dict[Key, tuple[Booked, frozenset[Decimal]]] = {
-            (DriftKind.CASH, CASH): (
-                cash,
-                differences(cash, answer.cash or _ZERO, step=CASH_STEP),
-            )
-        }
+        found = {(DriftKind.CASH, CASH): _Seen(cash, answer.cash or _ZERO, CASH_STEP)}
         names = one_name({*books, *answer.positions})
         ours = {symbol_key(symbol): booked for symbol, booked in books.items()}
         theirs = {symbol_key(symbol): qty for symbol, qty in answer.positions.items()}
         for key, symbol in names.items():
-            booked = ours.get(key, Booked())
-            seen = differences(booked, theirs.get(key, _ZERO), step=QTY_STEP)
-            found[DriftKind.POSITION, symbol] = (booked, seen)
+            seen = _Seen(ours.get(key, Booked()), theirs.get(key, _ZERO), QTY_STEP)
+            found[DriftKind.POSITION, symbol] = seen
         return found
 
     # ------------------------------------------------------------------ opening
@@ -143,16 +156,14 @@ class TieOut:
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             seen = self._compare(tx, answer)
-            moving = any(booked.moves or booked.waiting for booked, _ in seen.values())
+            moving = any(one.booked.moves or one.booked.waiting for one in seen.values())
             if moving or account_entries.opened(tx, self._account):
                 return {}
             fence(tx, lease)
-            theirs = {symbol_key(symbol): qty for symbol, qty in answer.positions.items()}
-            for (kind, subject), (booked, _) in seen.items():
-                if kind is DriftKind.POSITION:
-                    qty = theirs.get(symbol_key(subject), _ZERO) - booked.now
-                    if qty:
-                        self._book_opening(tx, answer, subject, qty, now)
+            for (kind, subject), one in seen.items():
+                qty = one.broker - one.booked.now
+                if kind is DriftKind.POSITION and qty:
+                    self._book_opening(tx, answer, subject, qty, now)
             # after the positions: their worth is no cash
             cash = (answer.cash or _ZERO) - account_entries.cash(tx, self._account)
             self._book_opening(tx, answer, None, cash, now)
@@ -190,9 +201,10 @@ class TieOut:
             looks = tie_out.looks(tx, self._account)
             drifts = tie_out.drifts(tx, self._account)
             for kind, subject in [*looks, *drifts]:  # what is flat on both sides by now
-                seen.setdefault((DriftKind(kind), subject), (Booked(), frozenset({_ZERO})))
+                seen.setdefault((DriftKind(kind), subject), _Seen(Booked(), _ZERO, QTY_STEP))
             fenced = False
-            for key, (booked, found) in seen.items():
+            for key, one in seen.items():
+                found = one.differences
                 before, looked_at = looks.get(key, (None, None))
                 drift = drifts.get(key)
                 if not found or (looked_at is not None and looked_at >= answer.observed_at):
@@ -209,7 +221,7 @@ class TieOut:
                     continue
                 tie_out.store_look(tx, self._account, *key, look, observed_at=answer.observed_at)
                 if look.standing is Standing.DIFFERS:
-                    opened += self._differs(tx, key, booked, look, drift, now)
+                    opened += self._differs(tx, key, one.booked, look, drift, now)
             telemetry.DRIFTS.labels(self._account).set(len(tie_out.drifts(tx, self._account)))
         return {"drifts_opened": opened, "drifts_closed": closed}
 
