@@ -27,9 +27,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
-from torghut.domain.tie_out import DriftKind
 from torghut.domain.values import parse_symbol
 
 PAPER_HOST = "paper-api.alpaca.markets"
@@ -147,11 +147,11 @@ class Settings(BaseSettings):
         return DATA_URL if host.endswith(".alpaca.markets") else self.base_url
 
     @property
-    def tolerance(self) -> Mapping[DriftKind, Decimal]:
+    def tolerance(self) -> Mapping[DiscrepancyKind, Decimal]:
         """By how much positions (units) and cash (currency) may differ before that blocks."""
         return {
-            DriftKind.POSITION: self.position_tolerance_qty,
-            DriftKind.CASH: self.cash_tolerance,
+            DiscrepancyKind.POSITION_DIFFERS: self.position_tolerance_qty,
+            DiscrepancyKind.CASH_DIFFERS: self.cash_tolerance,
         }
 
     def tokens(self) -> frozenset[str]:

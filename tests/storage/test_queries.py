@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from tests.factories import decision
 from torghut.domain.decisions import Decision
 from torghut.domain.deny_reasons import DenyReason
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.exposure import Facts, Reservations, TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.limits import Rule
@@ -25,6 +26,7 @@ from torghut.storage import (
     attempts,
     control,
     decisions,
+    discrepancies,
     executions,
     facts,
     fills,
@@ -154,8 +156,14 @@ def whole_life(tx: Connection, given: Decision) -> Order:
         for number, qty in ((1, "4"), (2, "6"))
     ]
     fills.append(tx, ACCOUNT, bookings, now=NOW)
-    control.open_discrepancy(
-        tx, ACCOUNT, "order_differs", given.decision_hash, {"qty": "9"}, actor="test", now=NOW
+    discrepancies.open_(
+        tx,
+        ACCOUNT,
+        DiscrepancyKind.ORDER_DIFFERS,
+        given.decision_hash,
+        {"qty": "9"},
+        actor="test",
+        now=NOW,
     )
     assert decisions.close_finished(tx, ACCOUNT, now=NOW, limit=10)
     return order

@@ -42,13 +42,6 @@ CASH = "cash"
 _ZERO = Decimal(0)
 
 
-class DriftKind(StrEnum):
-    """Kinds of discrepancy that a tie-out opens."""
-
-    POSITION = "position_differs"
-    CASH = "cash_differs"
-
-
 class Standing(StrEnum):
     """What the looks at one amount come to."""
 

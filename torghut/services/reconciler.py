@@ -32,6 +32,7 @@ from sqlalchemy import Connection
 
 from torghut import telemetry
 from torghut.clock import Clock
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
@@ -51,14 +52,13 @@ from torghut.services.fill_ledger import FillLedger
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
 from torghut.services.recording import (
-    ORDER_AFTER_END,
     book_own_order,
     guarded,
     note_duplicate,
     note_unreadable,
 )
 from torghut.services.tie_out import TieOut
-from torghut.storage import control, decisions, executions, order_targets
+from torghut.storage import control, decisions, discrepancies, executions, order_targets
 from torghut.storage.database import Database
 from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation, execution_state
@@ -343,10 +343,10 @@ class Reconciler:
             return
         if correction.kind is CorrectionKind.LATE:
             evidence = {"broker_order_id": order.broker_order_id, "decision": owner.status.value}
-            control.open_discrepancy(
+            discrepancies.open_(
                 tx,
                 self._account,
-                ORDER_AFTER_END,
+                DiscrepancyKind.ORDER_AFTER_END,
                 owner.decision_hash,
                 evidence,
                 actor=ACTOR,

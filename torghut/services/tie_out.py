@@ -33,6 +33,7 @@ from sqlalchemy import Connection
 
 from torghut import telemetry
 from torghut.clock import Clock
+from torghut.domain.discrepancies import DRIFTS, DiscrepancyKind
 from torghut.domain.errors import TorghutError
 from torghut.domain.exposure import TradingState
 from torghut.domain.tie_out import (
@@ -40,7 +41,6 @@ from torghut.domain.tie_out import (
     CASH_STEP,
     QTY_STEP,
     Booked,
-    DriftKind,
     Look,
     Standing,
     beyond,
@@ -53,12 +53,12 @@ from torghut.domain.values import canonical_amount
 from torghut.services import trips
 from torghut.services.entry_ledger import ACTOR, EntryLedger, record_entry
 from torghut.services.questions import Questions
-from torghut.storage import account_entries, control, facts, tie_out
+from torghut.storage import account_entries, control, discrepancies, facts, tie_out
 from torghut.storage.account_entries import ADJUSTMENT, OPENING, Entry
 from torghut.storage.database import Database
+from torghut.storage.discrepancies import Key, OpenDiscrepancy
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import AccountSnapshot, Lease
-from torghut.storage.tie_out import Drift
 
 LAG_S = 5.0
 EQUAL_AGAIN = "the amounts are equal again"
@@ -66,8 +66,6 @@ EQUAL_AGAIN = "the amounts are equal again"
 _ZERO = Decimal(0)
 
 log = structlog.get_logger(__name__)
-
-Key = tuple[DriftKind, str]
 
 
 class NothingToAccept(TorghutError):
@@ -102,7 +100,7 @@ class TieOut:
         account: str,
         database: Database,
         questions: Questions,
-        tolerance: Mapping[DriftKind, Decimal],
+        tolerance: Mapping[DiscrepancyKind, Decimal],
         *,
         clock: Clock,
     ) -> None:
@@ -138,13 +136,13 @@ class TieOut:
         since = answer.observed_at - timedelta(seconds=LAG_S)
         books = tie_out.books(tx, self._account, since=since, now=self._clock())
         cash = books.pop(CASH)
-        found = {(DriftKind.CASH, CASH): _Seen(cash, answer.cash or _ZERO, CASH_STEP)}
+        found = {(DiscrepancyKind.CASH_DIFFERS, CASH): _Seen(cash, answer.cash or _ZERO, CASH_STEP)}
         names = one_name({*books, *answer.positions})
         ours = {symbol_key(symbol): booked for symbol, booked in books.items()}
         theirs = {symbol_key(symbol): qty for symbol, qty in answer.positions.items()}
         for key, symbol in names.items():
             seen = _Seen(ours.get(key, Booked()), theirs.get(key, _ZERO), QTY_STEP)
-            found[DriftKind.POSITION, symbol] = seen
+            found[DiscrepancyKind.POSITION_DIFFERS, symbol] = seen
         return found
 
     # ------------------------------------------------------------------ opening
@@ -162,7 +160,7 @@ class TieOut:
             fence(tx, lease)
             for (kind, subject), one in seen.items():
                 qty = one.broker - one.booked.now
-                if kind is DriftKind.POSITION and qty:
+                if kind is DiscrepancyKind.POSITION_DIFFERS and qty:
                     self._book_opening(tx, answer, subject, qty, now)
             # after the positions: their worth is no cash
             cash = (answer.cash or _ZERO) - account_entries.cash(tx, self._account)
@@ -199,9 +197,9 @@ class TieOut:
             lock_books(tx, self._account)
             seen = self._compare(tx, answer)
             looks = tie_out.looks(tx, self._account)
-            drifts = tie_out.drifts(tx, self._account)
+            drifts = discrepancies.standing(tx, self._account, DRIFTS)
             for kind, subject in [*looks, *drifts]:  # what is flat on both sides by now
-                seen.setdefault((DriftKind(kind), subject), _Seen(Booked(), _ZERO, QTY_STEP))
+                seen.setdefault((DiscrepancyKind(kind), subject), _Seen(Booked(), _ZERO, QTY_STEP))
             fenced = False
             for key, one in seen.items():
                 found = one.differences
@@ -222,7 +220,9 @@ class TieOut:
                 tie_out.store_look(tx, self._account, *key, look, observed_at=answer.observed_at)
                 if look.standing is Standing.DIFFERS:
                     opened += self._differs(tx, key, one.booked, look, drift, now)
-            telemetry.DRIFTS.labels(self._account).set(len(tie_out.drifts(tx, self._account)))
+            telemetry.DRIFTS.labels(self._account).set(
+                len(discrepancies.standing(tx, self._account, DRIFTS))
+            )
         return {"drifts_opened": opened, "drifts_closed": closed}
 
     def _differs(
@@ -231,7 +231,7 @@ class TieOut:
         key: Key,
         booked: Booked,
         look: Look,
-        drift: Drift | None,
+        drift: OpenDiscrepancy | None,
         now: datetime,
     ) -> int:
         """Make the difference visible, or bring it up to date; hold back what is beyond."""
@@ -246,12 +246,10 @@ class TieOut:
         }
         new = drift is None
         if drift is None:
-            control.open_discrepancy(
-                tx, self._account, kind.value, subject, evidence, actor=ACTOR, now=now
-            )
+            discrepancies.open_(tx, self._account, kind, subject, evidence, actor=ACTOR, now=now)
             log.error("books and broker differ", kind=kind.value, subject=subject, **evidence)
         else:
-            tie_out.renew(tx, drift, evidence, now=now)
+            discrepancies.renew(tx, drift, evidence, now=now)
         if too_much and (drift is None or not drift.evidence.get("beyond_tolerance")):
             reason = (
                 f"{kind.value} {subject}: ours {evidence['ours']}, the broker's"
@@ -262,11 +260,14 @@ class TieOut:
         return int(new)
 
     def _close(
-        self, tx: Connection, key: Key, drifts: Mapping[tuple[str, str], Drift], now: datetime
+        self, tx: Connection, key: Key, drifts: Mapping[Key, OpenDiscrepancy], now: datetime
     ) -> int:
         if key not in drifts:
             return 0
-        return len(_resolve(tx, self._account, key, EQUAL_AGAIN, actor=ACTOR, now=now))
+        kind, subject = key
+        return discrepancies.end(
+            tx, self._account, [kind], [subject], resolution=EQUAL_AGAIN, actor=ACTOR, now=now
+        )
 
 
 def accept(
@@ -278,9 +279,8 @@ def accept(
     """
     with database.transaction() as tx:
         lock_books(tx, account)
-        drift = next(
-            (d for d in tie_out.drifts(tx, account).values() if _same(d.subject, subject)), None
-        )
+        found = discrepancies.standing(tx, account, DRIFTS).values()
+        drift = next((one for one in found if _same(one.subject, subject)), None)
         if drift is None:
             raise NothingToAccept(
                 f"no difference of {subject} stands open on account {account};"
@@ -288,7 +288,7 @@ def accept(
             )
         amount = Decimal(str(drift.evidence["difference"]))
         answer = facts.account_snapshot(tx, account)
-        position = drift.kind == DriftKind.POSITION
+        position = drift.kind == DiscrepancyKind.POSITION_DIFFERS
         entry = Entry(
             key=f"accepted:{drift.discrepancy_id}",
             kind=ADJUSTMENT,
@@ -304,24 +304,15 @@ def accept(
         record_entry(tx, account, entry, now=now)
         tie_out.forget_look(tx, account, drift.kind, drift.subject)
         resolution = f"accepted by {actor}: {reason}"
-        key = (DriftKind(drift.kind), drift.subject)
-        _resolve(tx, account, key, resolution, actor=actor, now=now)
+        discrepancies.end(
+            tx, account, [drift.kind], [drift.subject], resolution=resolution, actor=actor, now=now
+        )
     return {
         "account": account,
         "kind": drift.kind,
         "subject": drift.subject,
         "difference": canonical_amount(amount),
     }
-
-
-def _resolve(
-    tx: Connection, account: str, key: Key, resolution: str, *, actor: str, now: datetime
-) -> list[str]:
-    kind, subject = key
-    still = [s for k, s in tie_out.drifts(tx, account) if k == kind and s != subject]
-    return control.resolve_discrepancies(
-        tx, account, kind.value, still=still, resolution=resolution, actor=actor, now=now
-    )
 
 
 def _same(subject: str, asked: str) -> bool:

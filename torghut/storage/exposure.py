@@ -13,13 +13,12 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, text
 
+from torghut.domain.discrepancies import DRIFTS, GRAVE
 from torghut.domain.exposure import OrderCounts, RestingOrder
 from torghut.domain.exposure_book import Exposure, SymbolExposure, Twin
-from torghut.domain.tie_out import DriftKind
 
-GRAVE_DISCREPANCIES = ("duplicate_order", "order_excess")
+GRAVE_DISCREPANCIES = tuple(kind.value for kind in GRAVE)
 """Kinds of discrepancy that block new exposure whatever they amount to (P12)."""
-DRIFTS = tuple(kind.value for kind in DriftKind)
 """Those that do when they are beyond the configured tolerance."""
 
 _RATES = ("max_orders_per_second", "max_orders_per_minute", "max_repeated_executions")
@@ -230,7 +229,7 @@ def read(
         rejects = tx.execute(_REJECTS, {**of_account, "limit": rejects_max + 1}).scalar_one()
         exposure = replace(exposure, rejects_in_a_row=rejects)
     if wanted("max_open_discrepancies"):
-        kinds = {"kinds": list(GRAVE_DISCREPANCIES), "drifts": list(DRIFTS)}
+        kinds = {"kinds": list(GRAVE_DISCREPANCIES), "drifts": [kind.value for kind in DRIFTS]}
         grave = tx.execute(_GRAVE, {**of_account, **kinds})
         exposure = replace(exposure, open_discrepancies=grave.scalar_one())
     if wanted("duplicate_window_s"):

@@ -7,11 +7,9 @@ broker's answer or later, so that the folds as they were follow by subtraction.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -170,41 +168,4 @@ def forget_look(tx: Connection, account: str, kind: str, subject: str) -> None:
         text("""DELETE FROM tie_out_looks
         WHERE account = :account AND kind = :kind AND subject = :subject"""),
         {"account": account, "kind": kind, "subject": subject},
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """An open discrepancy of a position or of the cash."""
-
-    discrepancy_id: int
-    kind: str
-    subject: str
-    evidence: Mapping[str, Any]
-
-
-def drifts(tx: Connection, account: str) -> dict[tuple[str, str], Drift]:
-    """(kind, subject) → what stands open of positions and cash."""
-    rows = tx.execute(
-        text("""SELECT discrepancy_id, kind, subject, evidence FROM discrepancies
-        WHERE account = :account AND resolved_at IS NULL
-          AND kind IN ('position_differs', 'cash_differs')"""),
-        {"account": account},
-    )
-    return {(row.kind, row.subject): Drift(**row._mapping) for row in rows}
-
-
-def renew(tx: Connection, drift: Drift, evidence: Mapping[str, object], *, now: datetime) -> None:
-    """Bring the evidence of an open discrepancy up to date; once a minute it is seen again."""
-    tx.execute(
-        text("""
-        UPDATE discrepancies SET evidence = CAST(:evidence AS jsonb), seen_at = :now
-        WHERE discrepancy_id = :id AND resolved_at IS NULL
-          AND (evidence <> CAST(:evidence AS jsonb) OR seen_at < :stale)"""),
-        {
-            "id": drift.discrepancy_id,
-            "evidence": json.dumps(dict(evidence), default=str),
-            "now": now,
-            "stale": now - timedelta(minutes=1),
-        },
     )
