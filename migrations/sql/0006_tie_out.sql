@@ -33,7 +33,7 @@ CREATE TABLE tie_out_looks (
   kind        text NOT NULL,
   subject     text NOT NULL,
   differences jsonb NOT NULL CHECK (jsonb_typeof(differences) = 'array'),
-  looks       integer NOT NULL CHECK (looks > 0),
+  looks       integer NOT NULL CHECK (looks >= 0),
   observed_at timestamptz NOT NULL,
   PRIMARY KEY (account, kind, subject)
 );

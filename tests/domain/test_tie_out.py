@@ -77,6 +77,16 @@ def test_another_difference_begins_the_doubt_anew() -> None:
     assert (look.standing, look.looks) == (Standing.UNCERTAIN, 1)
 
 
+def test_a_look_in_which_the_books_may_be_right_concludes_nothing() -> None:
+    """A first look that was wrong must not make a difference of the fills of a later one."""
+    look = follow(None, frozenset({Decimal(-2), Decimal(-4)}))
+    look = follow(look, frozenset({ZERO, Decimal(-2)}))
+    assert look.standing is Standing.UNCERTAIN
+    look = follow(look, frozenset({Decimal(-2)}))
+    assert look.standing is Standing.UNCERTAIN, "two in a row"
+    assert follow(look, frozenset({Decimal(-2)})).standing is Standing.DIFFERS
+
+
 def test_equal_again_is_believed_at_once_at_rest_and_at_the_second_look_while_it_moves() -> None:
     differs = Look(frozenset({Decimal(2)}), 5)
     assert follow(differs, frozenset({ZERO})).standing is Standing.EQUAL

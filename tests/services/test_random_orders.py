@@ -20,7 +20,7 @@ import pytest
 from tests.services.rig import ACCOUNT, Rig, eventually
 from torghut.services import order_requests
 from torghut.services.order_requests import RequestRefused
-from torghut.storage import account_entries, pnl
+from torghut.storage import account_entries, leases, pnl
 
 TOTAL = int(os.environ.get("ORDERS_TOTAL", "300"))
 SEED = int(os.environ.get("ORDERS_SEED", "20261121"))
@@ -45,6 +45,8 @@ class Trader:
     def trade(self) -> None:
         """One round: new orders, prices that move, cancels and replacements, a pass."""
         self.round += 1
+        with self.rig.database.transaction() as tx:
+            assert leases.renew(tx, self.rig.lease, ttl_s=600)
         sides = self._move_prices()
         hashes = [self._decide(number, sides) for number in range(BATCH)]
         self.rig.drive(hashes)
@@ -154,6 +156,8 @@ def test_books_equal_the_brokers_to_the_last_decimal(trader: Trader) -> None:
     rig = trader.rig
     while rig.totals()["orders"] < TOTAL:
         trader.trade()
+        if trader.round % 20 == 0:
+            print(f"round {trader.round}: {rig.totals()['orders']} orders")
     for _ in range(3):
         rig.time.pass_s(10)
         rig.reconcile()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from tests.services.rig import ACCOUNT, Rig
-from torghut.services import operator
+from tests.services.live import Live, running
+from tests.services.rig import ACCOUNT, OPEN, Rig, eventually
+from torghut.domain import tie_out as domain_tie_out
+from torghut.services import operator, outside_facts, tie_out
 from torghut.services.tie_out import NothingToAccept, accept
 from torghut.storage import account_entries
+from torghut.storage.rows import Lease
 
 
 def a_while(rig: Rig, passes: int = 1, *, step_s: float = 10.0) -> dict[str, int]:
@@ -236,3 +240,69 @@ def test_activities_that_come_late_are_waited_for(rig: Rig) -> None:
     a_while(rig, 3, step_s=6)
     assert open_drifts(rig) == {}
     rig.control("POST", "/switches", {"activity_delay_ms": 0})
+
+
+class Busy:
+    """Orders, ours and a stranger's, on a daemon of which the passes are counted."""
+
+    def __init__(self, live: Live) -> None:
+        self.rig = live.rig
+        self._live = live
+        self._turn = 0
+        self._passes = 0
+        self._run = live.daemon.reconciler.run_once
+        live.daemon.reconciler.run_once = self._counted  # type: ignore[method-assign]
+
+    def _counted(self, lease: Lease, now: datetime) -> dict[str, int]:
+        counts = self._run(lease, now)
+        self._passes += 1
+        return counts
+
+    def trade(self, passes: int, *, until: Callable[[], object] = lambda: None) -> None:
+        """Trade while that many passes are made, or until it is so."""
+        end = self._passes + passes
+        while self._passes < end and not until():
+            self._live.place(1, symbol="F", qty="2")
+            (hash_,) = self._live.decide(1, first=self._turn, symbol="F", qty="2")
+            self._turn += 1
+            eventually(lambda: self.rig.status(hash_)[0] not in OPEN)  # noqa: B023
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> Iterator[Busy]:
+    """A daemon that trades all the time, and asks and compares as often as it can."""
+    monkeypatch.setattr(outside_facts, "ACCOUNT_TTL_S", 0.0)
+    rig.control("POST", "/switches", {"partial_fill_probability": 0.5})
+    with running(rig, reconcile_interval_s=0.1, broker_rate_per_min=100_000) as live:
+        eventually(lambda: rig.count("account_entries"))
+        yield Busy(live)
+    rig.control("POST", "/switches", {"partial_fill_probability": 0})
+
+
+def test_trading_all_the_time_is_no_difference(busy: Busy) -> None:
+    """Story 25: every order is of 2 shares, so that fills that are missed look alike."""
+    busy.trade(12)
+    rows = busy.rig.sql("SELECT kind, evidence FROM discrepancies")
+    assert [tuple(row) for row in rows] == []
+    assert busy.rig.state()[0] == "active"
+    assert busy.rig.count("fills") > 20
+
+
+def test_without_the_moves_between_books_and_answer_it_would_be(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the folds as they are, compared at once, cry wolf."""
+    monkeypatch.setattr(tie_out, "LAG_S", -3_600)
+    monkeypatch.setattr(domain_tie_out, "LOOKS_TO_DIFFER", 1)
+    busy.trade(200, until=lambda: busy.rig.count("discrepancies"))
+    assert busy.rig.count("discrepancies")
+
+
+def test_a_difference_is_found_while_trading_goes_on(busy: Busy) -> None:
+    """The money is odd, as no fill is; it is the only difference that every answer leaves."""
+    busy.trade(3)
+    enter(busy.rig, cash="-250.75")
+    busy.trade(200, until=lambda: open_drifts(busy.rig))
+    drifts = open_drifts(busy.rig)
+    assert {subject: one["difference"] for subject, one in drifts.items()} == {"cash": "-250.75"}
+    assert busy.rig.state()[0] == "reducing"

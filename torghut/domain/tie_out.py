@@ -16,8 +16,8 @@ is not known. Invariants:
 1. If the books are right, 0 is among the differences of every look, however much is traded.
 2. A lasting difference of d is among the differences of every look, however much is traded.
 3. Hence what may be is what all looks since the first doubt have in common. Nothing in common: the
-   doubt begins anew. It *differs* from the second look on, if 0 is not in what is left; it is
-   *equal* if 0 is, and is either all that is left or has lasted for two looks.
+   doubt begins anew. It *differs* at the second look in a row of which none has 0; it is *equal* if
+   0 is in what is left, and is either all of it or has lasted for two looks.
 4. While a fill of the subject is known but not booked (`waiting`) nothing is concluded.
 5. Differences below `step` are none: the broker rounds cash.
 6. `fee_awaited` is the largest fee that was taken already and is not listed yet; a broker's amount
@@ -77,7 +77,8 @@ class Booked:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the difference (broker's less ours) may be, by this many looks in a row."""
+    """What the difference (broker's less ours) may be; `looks` are those in a row that say so: that
+    it is none, if 0 is among the differences, that there is one, if not."""
 
     differences: frozenset[Decimal]
     looks: int = 1
@@ -113,6 +114,8 @@ def follow(before: Look | None, seen: frozenset[Decimal]) -> Look:
     common = seen if before is None else before.differences & seen
     if before is None or not common:
         return Look(seen)
+    if _ZERO in seen and _ZERO not in common:
+        return Look(common, 0)  # by itself this look says that all is well
     return Look(common, before.looks + 1)
 
 
