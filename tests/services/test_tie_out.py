@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.services.live import Live, running
 from tests.services.rig import ACCOUNT, OPEN, Rig, eventually
 from torghut.domain import tie_out as domain_tie_out
+from torghut.ports import Broker, FillActivity, Page
 from torghut.services import operator, outside_facts, tie_out
 from torghut.services.tie_out import NothingToAccept, accept
 from torghut.storage import account_entries
@@ -187,6 +189,32 @@ def test_story_20_fees_on_coins_are_booked(rig: Rig) -> None:
     assert (position.symbol, position.qty) == ("BTC/USD", Decimal(ledger["positions"]["BTC/USD"]))
     kinds = rig.sql("SELECT kind FROM account_entries WHERE kind = 'CFEE'")
     assert len(kinds) == 2
+    assert rig.discrepancies() == []
+
+
+class Slashless:
+    """A broker whose FILL activities name pairs as its positions do."""
+
+    def __init__(self, real: Broker) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def fills(self, **where: Any) -> Page[FillActivity]:
+        page = self._real.fills(**where)
+        page[:] = [replace(fill, symbol=fill.symbol.replace("/", "")) for fill in page]
+        return page
+
+
+def test_story_20_a_pair_is_one_position_whatever_it_is_called(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig(broker=Slashless)
+    a_while(rig)
+    buy(rig, "0.5", "coins", symbol="BTC/USD", time_in_force="gtc")
+    a_while(rig, 3)
+    assert [row.symbol for row in rig.sql("SELECT symbol FROM positions")] == ["BTC/USD"]
     assert rig.discrepancies() == []
 
 

@@ -44,11 +44,11 @@ WHERE account = :account AND cum_qty > ledger_qty AND updated_at > :waiting_sinc
 # coins that were traded lately, less the fees that are listed by now: in coins for what was
 # bought, in money for what was sold
 _TRADED_COINS = text("""
-SELECT e.symbol, sum(f.last_qty) FILTER (WHERE f.side = 'buy') AS bought,
+SELECT p.symbol, sum(f.last_qty) FILTER (WHERE f.side = 'buy') AS bought,
   sum(f.last_qty * f.last_px) FILTER (WHERE f.side <> 'buy') AS proceeds
-FROM fills f JOIN executions e USING (execution_id)
-WHERE f.account = :account AND f.recorded_at > :fees_since AND e.symbol LIKE '%/%'
-GROUP BY e.symbol
+FROM positions p JOIN fills f USING (account, symbol)
+WHERE p.account = :account AND p.symbol LIKE '%/%' AND f.recorded_at > :fees_since
+GROUP BY p.symbol
 """)
 _FEES_LISTED = text("""
 SELECT symbol, -sum(qty) AS qty, -sum(cash) AS cash FROM account_entries
