@@ -15,9 +15,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from torghut import cli_ledger, cli_reads
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import TorghutError
 from torghut.ports import BrokerAccount, BrokerPosition
-from torghut.storage import account_entries, control, facts
+from torghut.storage import account_entries, discrepancies, facts
 from torghut.storage.account_entries import Entry
 from torghut.storage.database import Database
 
@@ -56,9 +57,8 @@ def books(database: Database) -> Database:
             for symbol, qty, px in (("AAPL", 12, 110), ("MSFT", 1, 400))
         ]
         facts.store_account(tx, "paper", answer, held, observed_at=NOW)
-        control.open_discrepancy(
-            tx, "paper", "position_differs", "AAPL", EVIDENCE, actor="test", now=NOW
-        )
+        kind = DiscrepancyKind.POSITION_DIFFERS
+        discrepancies.open_(tx, "paper", kind, "AAPL", EVIDENCE, actor="test", now=NOW)
     return database
 
 
