@@ -60,6 +60,7 @@ from torghut.services.scheduler import Scheduled, Scheduler
 from torghut.services.session_gate import SessionGate
 from torghut.services.settler import Settler
 from torghut.services.supervisor import Supervisor
+from torghut.services.tie_out import TieOut
 from torghut.services.trips import RiskWatch
 from torghut.simulator import SimConfig
 from torghut.storage import durability, leases, wake
@@ -115,6 +116,7 @@ class Daemon:
             database,
             self._questions,
             self.outside,
+            TieOut(settings.account, database, self._questions, settings.tolerance, clock=utc_now),
             clock=utc_now,
         )
         self.live = self._live_updates(at)
@@ -371,7 +373,10 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
         with database.transaction() as tx:
             owner = owner_name()
             lease = leases.borrow(tx, settings.account, owner, ttl_s=settings.lease_ttl_s)
-        reconciler = Reconciler(settings.account, database, questions, outside, clock=utc_now)
+        tie_out = TieOut(settings.account, database, questions, settings.tolerance, clock=utc_now)
+        reconciler = Reconciler(
+            settings.account, database, questions, outside, tie_out, clock=utc_now
+        )
         try:
             return reconciler.run_once(lease, utc_now())
         finally:

@@ -95,7 +95,7 @@ def _change_state(
             TradingState(state),
             database,
             operator.scope_of(account, strategy),
-            actor=_actor(),
+            actor=actor(),
             reason=reason,
             now=utc_now(),
             settings=settings,
@@ -183,7 +183,7 @@ def _reload(connect: Connect, wait_s: float, *, as_json: bool) -> None:
             lease = leases.current(tx, account)
             if lease is None or not lease[2]:
                 fail(f"no daemon trades account {account}; its limits are read when one starts")
-            reload_id, newest = control.request_reload(tx, actor=_actor(), now=utc_now())
+            reload_id, newest = control.request_reload(tx, actor=actor(), now=utc_now())
         kind, payload = _answer(database, account, lease[0], reload_id, newest, wait_s)
     if as_json:
         typer.echo(json.dumps(payload))
@@ -234,7 +234,8 @@ def _print_changes(payload: dict[str, Any]) -> None:
         show(line("changed, and needs a restart: " + ", ".join(payload["needs_restart"])))
 
 
-def _actor() -> str:
+def actor() -> str:
+    """Who is at the command line."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):

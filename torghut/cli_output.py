@@ -97,6 +97,18 @@ def _filled(row: Data) -> str:
     )
 
 
+def _money(amount: str | None) -> str:
+    return "" if amount is None else f"{Decimal(amount):,.2f}"
+
+
+def _brokers(row: Data) -> str:
+    """The broker's quantity, with the difference where there is one."""
+    if row["broker_qty"] is None:
+        return ""
+    difference = Decimal(row["difference"])
+    return f"{row['broker_qty']} ({difference:+f})" if difference else str(row["broker_qty"])
+
+
 _SUBMIT = "submit one: torghut submit FILE"
 _ORDER = Column("order", order_in_words)
 _STRATEGY = Column("strategy", lambda row: row["strategy"] or "(external)")
@@ -143,8 +155,10 @@ LISTINGS: Mapping[str, Listing] = {
             Column("symbol", lambda row: row["symbol"]),
             Column("qty", lambda row: row["qty"], right=True),
             Column("avg px", lambda row: row["avg_px"], right=True),
-            Column("realized P&L", lambda row: f"{Decimal(row['realized_pl']):,.2f}", right=True),
-            Column("updated (UTC)", lambda row: moment(row["updated_at"]), fixed=True),
+            Column("mark", lambda row: row["mark"] or "", right=True),
+            Column("realized P&L", lambda row: _money(row["realized_pl"]), right=True),
+            Column("unrealized", lambda row: _money(row["unrealized_pl"]), right=True),
+            Column("broker's", _brokers, right=True),
         ),
         "no positions yet; they follow fills: torghut fills",
     ),

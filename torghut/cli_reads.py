@@ -127,13 +127,13 @@ def _check_status(name: str, status: str | None) -> None:
 
 
 def _rows(tx: Connection, name: str, filters: Filters) -> list[dict[str, Any]]:
-    from torghut.storage import queries
+    from torghut.storage import pnl, queries
 
     lists = {
         "decisions": queries.decisions,
         "executions": queries.executions,
         "fills": queries.fills,
-        "positions": queries.positions,
+        "positions": pnl.positions,
     }
     return lists[name](tx, filters)
 

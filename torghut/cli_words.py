@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torghut.domain.deny_reasons import MEANING
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.events import EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.order_actions import ActionReason, ActionStatus
@@ -101,6 +102,7 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.RETURNED: "surely not taken, may be sent again",
     EventKind.ADOPTED: "order of somebody else adopted",
     EventKind.FILL_RECORDED: "fill booked",
+    EventKind.ENTRY_RECORDED: "fee, transfer or opening booked",
     EventKind.ACTION_REQUESTED: "cancel or replace asked for",
     EventKind.ACTION_STARTED: "cancel or replace being sent",
     EventKind.ACTION_RETURNED: "cancel or replace to be sent again",
@@ -133,11 +135,38 @@ SOURCE_WORDS: Mapping[str, str] = {
 }
 
 DISCREPANCY_WORDS: Mapping[str, str] = {
-    "order_differs": "the broker's order is not the one we asked for",
-    "order_after_end": "an order appeared after the decision had ended without one",
-    "duplicate_order": "two orders carry the same client_order_id",
-    "order_excess": "an order left that no approved decision covers",
-    "order_stuck": "an order has not moved on for too long",
+    DiscrepancyKind.ORDER_DIFFERS: "the broker's order is not the one we asked for",
+    DiscrepancyKind.ORDER_AFTER_END: "an order appeared after the decision had ended without one",
+    DiscrepancyKind.DUPLICATE_ORDER: "two orders carry the same client_order_id",
+    DiscrepancyKind.ORDER_EXCESS: "an order left that no approved decision covers",
+    DiscrepancyKind.ORDER_STUCK: "an order has not moved on for too long",
+    DiscrepancyKind.CANNOT_BE_BOOKED: "our books refuse what the broker shows",
+    DiscrepancyKind.UNREADABLE_ROW: "the broker listed something that cannot be read",
+    DiscrepancyKind.ROWS_MISSING: "rows of our books are gone",
+    DiscrepancyKind.POSITION_DIFFERS: "the broker holds another quantity than our books",
+    DiscrepancyKind.CASH_DIFFERS: "the broker has another amount of cash than our books",
+}
+
+DISCREPANCY_ADVICE: Mapping[str, str] = {
+    DiscrepancyKind.ORDER_DIFFERS: "Compare the fields; cancel or replace the order if it is not"
+    " what you want; then resolve this.",
+    DiscrepancyKind.ORDER_AFTER_END: "See that the order is canceled; once it has ended without a"
+    " fill this ends by itself. If it was filled, decide about the position, then resolve this.",
+    DiscrepancyKind.DUPLICATE_ORDER: "Cancel the second order at the broker, undo what it filled,"
+    " ask the broker how that could be; then resolve this. New exposure is denied until then.",
+    DiscrepancyKind.ORDER_EXCESS: "Find out who sent it, cancel it or undo what it filled; resolve"
+    " this, then resume the account.",
+    DiscrepancyKind.ORDER_STUCK: "Ask the broker about the order; this ends when it moves on.",
+    DiscrepancyKind.CANNOT_BE_BOOKED: "The error says what is refused; this ends when it is booked."
+    " If it never will be, correct the books by hand, then resolve this.",
+    DiscrepancyKind.UNREADABLE_ROW: "Look at it at the broker; this ends when it can be read, for"
+    " instance by a newer version. If it never will be, resolve this.",
+    DiscrepancyKind.ROWS_MISSING: "Find out who deleted them, and restore them from a backup; then"
+    " resolve this. New exposure is denied until then.",
+    DiscrepancyKind.POSITION_DIFFERS: "Find out what the broker did; this ends when both are equal,"
+    " or take the broker's quantity over: torghut accept SYMBOL --reason WHY",
+    DiscrepancyKind.CASH_DIFFERS: "Find out what moved the money; this ends when both are equal, or"
+    " take the broker's amount over: torghut accept cash --reason WHY",
 }
 
 ACTION_WORDS: Mapping[str, str] = {

@@ -14,6 +14,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
 from torghut.domain.values import parse_symbol
@@ -92,6 +94,8 @@ class Settings(BaseSettings):
     decision_ttl_s: float = Field(default=86_400, gt=0)
     facts_wait_s: float = Field(default=30, ge=0, le=3600)
     order_stuck_s: float = Field(default=300, ge=1, le=86_400)
+    position_tolerance_qty: Decimal = Field(default=Decimal(0), ge=0)
+    cash_tolerance: Decimal = Field(default=Decimal(1), ge=0)
     submit_threads: int = Field(default=8, ge=1, le=64)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
@@ -142,6 +146,14 @@ class Settings(BaseSettings):
             return self.apca_api_data_url
         host = urlsplit(self.base_url).hostname or ""
         return DATA_URL if host.endswith(".alpaca.markets") else self.base_url
+
+    @property
+    def tolerance(self) -> Mapping[DiscrepancyKind, Decimal]:
+        """By how much positions (units) and cash (currency) may differ before that blocks."""
+        return {
+            DiscrepancyKind.POSITION_DIFFERS: self.position_tolerance_qty,
+            DiscrepancyKind.CASH_DIFFERS: self.cash_tolerance,
+        }
 
     def tokens(self) -> frozenset[str]:
         """The API's bearer tokens, comma-separated in TORGHUT_API_TOKENS."""

@@ -110,6 +110,24 @@ class FillActivity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountEntry:
+    """One activity that is no fill (fee, dividend, transfer, split): what it changed.
+
+    `qty` is signed and of `symbol`; `cash` is below zero for what left the account. `occurred_at`
+    may be the beginning of a day only.
+    """
+
+    activity_id: str
+    activity_type: str
+    symbol: str | None
+    qty: Decimal
+    px: Decimal | None
+    cash: Decimal
+    occurred_at: datetime
+    raw: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RateState:
     """X-RateLimit-* of the newest answer; None where a header was missing. `reset_at` UTC."""
 
@@ -174,6 +192,10 @@ class Broker(Protocol):
 
     def fills(self, *, page_token: str | None, after: datetime | None) -> Page[FillActivity]:
         """One page (≤ 100) of FILL activities, ascending."""
+        ...
+
+    def entries(self, *, page_token: str | None, after: datetime | None) -> Page[AccountEntry]:
+        """One page (≤ 100) of the activities that are no fills, ascending."""
         ...
 
     def rate_state(self) -> RateState: ...

@@ -33,6 +33,9 @@ ORDERS_STUCK = Gauge(
 DATABASE_FAULTS = Counter(
     "torghut_database_faults_total", "Transactions that the database did not carry out", ["fault"]
 )
+DRIFTS = Gauge(
+    "torghut_drifts_open", "Positions and cash that differ from the broker's", ["account"]
+)
 LEASE_HELD = Gauge("torghut_lease_held", "1 while this process owns the account", ["account"])
 ORDER_EXCESS = Counter(
     "torghut_order_excess_total", "Orders that no approved decision covers", ["account"]

@@ -82,6 +82,7 @@ def all_questions(broker: AlpacaBroker) -> list[Callable[[], object]]:
         lambda: broker.orders(after=None, limit=1),
         broker.open_orders,
         lambda: broker.fills(page_token=None, after=None),
+        lambda: broker.entries(page_token=None, after=None),
     ]
 
 
@@ -263,6 +264,37 @@ def test_fills(serve: Serve) -> None:
         "after": "2026-10-05T00:00:00.000000Z",
     }
     assert broker.malformed_total == 1
+
+
+FEE = {
+    "id": "20261005000000000::61e69015-8549-4bfd-b9c3-01e75843f47d",
+    "activity_type": "CFEE",
+    "date": "2026-10-05",
+    "net_amount": "0",
+    "description": "Coin Pair Transaction Fee (Non USD)",
+    "symbol": "ETHUSD",
+    "qty": "-0.000195",
+    "price": "1884.5",
+    "status": "executed",
+}
+
+
+def test_entries(serve: Serve) -> None:
+    """Story 20: fees in the asset, under the pair's other name; rows that carry only a day."""
+    dividend = {**FEE, "id": "d", "activity_type": "DIV", "symbol": "AAPL", "qty": "12"}
+    dividend |= {"net_amount": "3.12"}
+    void = {**dividend, "id": "v", "status": "canceled"}
+    server, broker = serve(answer(200, [FEE, dividend, void, {**FEE, "date": None}]))
+    page = broker.entries(page_token="t-1", after=datetime(2026, 10, 5, tzinfo=UTC))
+    fee, income, nothing = page
+    assert (fee.symbol, fee.qty, fee.cash) == ("ETH/USD", Decimal("-0.000195"), 0)
+    assert fee.occurred_at == datetime(2026, 10, 5, tzinfo=UTC)
+    assert (income.symbol, income.qty, income.cash) == ("AAPL", 0, Decimal("3.12"))
+    assert (nothing.qty, nothing.cash) == (0, 0)
+    assert len(page.unreadable) == 1
+    assert server.requests[0].path == "/v2/account/activities"
+    assert server.requests[0].query["category"] == "non_trade_activity"
+    assert server.requests[0].query["page_token"] == "t-1"
 
 
 def test_a_poisoned_text_is_storable(serve: Serve) -> None:

@@ -218,7 +218,9 @@ def _with_text(story: dict[str, Any]) -> dict[str, Any]:
 def position(**changes: object) -> dict[str, Any]:
     """A row of positions."""
     row = {"account": "paper", "symbol": "AAPL", "qty": "10", "avg_px": "189.42"}
-    return {**row, "realized_pl": "-1234.567890123456789", "updated_at": stories.at(1), **changes}
+    row |= {"realized_pl": "-1234.567890123456789", "unrealized_pl": "55.8", "mark": "195"}
+    row |= {"broker_qty": "12", "difference": "2", "updated_at": stories.at(1)}
+    return {**row, **changes}
 
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -247,7 +249,7 @@ def test_a_list_fits_the_width(name: str, width: int) -> None:
         ("decisions", ("2026-01-05 14:30:00", "buy 10 AAPL limit 189.5", "denied order_notional")),
         ("executions", ("ma-crossover", "filled", "10/10 @ 189.42")),
         ("fills", ("buy 4 AAPL at 189.42", "2026-01-05 14:30:01")),
-        ("positions", ("AAPL", "189.42", "-1,234.57")),
+        ("positions", ("AAPL", "189.42", "195", "-1,234.57", "55.80", "12 (+2)")),
     ],
 )
 def test_a_row_has_its_facts(name: str, facts: tuple[str, ...]) -> None:

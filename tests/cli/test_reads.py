@@ -21,6 +21,7 @@ from torghut import cli_reads
 from torghut.clock import utc_now
 from torghut.domain.decisions import Decision
 from torghut.domain.deny_reasons import DenyReason
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.events import Event, EventKind
 from torghut.domain.exposure import Facts, Reservations, TradingState
@@ -34,6 +35,7 @@ from torghut.storage import (
     attempts,
     control,
     decisions,
+    discrepancies,
     executions,
     fills,
     intake,
@@ -399,10 +401,12 @@ def test_status_tells_the_same_to_people_and_to_scripts(
     filled(database)
     with database.transaction() as tx:
         leases.acquire(tx, "paper", "host:1", ttl_s=60)
-        control.open_discrepancy(
-            tx, "paper", "order_differs", "abc", {"a": 1}, actor="test", now=NOW
+        discrepancies.open_(
+            tx, "paper", DiscrepancyKind.ORDER_DIFFERS, "abc", {"a": 1}, actor="test", now=NOW
         )
-        control.open_discrepancy(tx, "other", "order_differs", "x", {}, actor="test", now=NOW)
+        discrepancies.open_(
+            tx, "other", DiscrepancyKind.ORDER_DIFFERS, "x", {}, actor="test", now=NOW
+        )
         control.set_trading_state(
             tx, "account:paper", TradingState.HALTED, actor="me", reason="lunch", now=NOW
         )

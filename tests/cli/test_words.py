@@ -9,6 +9,7 @@ import pytest
 
 from torghut import cli_words as words
 from torghut.domain.deny_reasons import DenyReason
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.events import EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.order_actions import ActionReason, ActionStatus
@@ -27,6 +28,8 @@ from torghut.domain.submission import Proof
         (EventKind, words.EVENT_WORDS),
         (ActionStatus, words.ACTION_WORDS),
         (ActionReason, words.ACTION_REASON_WORDS),
+        (DiscrepancyKind, words.DISCREPANCY_WORDS),
+        (DiscrepancyKind, words.DISCREPANCY_ADVICE),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

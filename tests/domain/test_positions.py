@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torghut.domain.positions import AVG_PX_STEP, FLAT, Position, apply_fill, fold, unrealized_pl
+from torghut.domain.positions import (
+    AVG_PX_STEP,
+    FLAT,
+    Position,
+    apply_entry,
+    apply_fill,
+    cash_moved,
+    fold,
+    unrealized_pl,
+)
 
 D = Decimal
 EXACT = Context(prec=400, traps=[Inexact])
@@ -132,6 +141,28 @@ def test_a_third_of_a_cost_moves_nothing_out_of_the_books() -> None:
     assert position.cost_basis == D("3.333333333333333333")
     assert position.realized_pl == D("0.333333333333333333")
     assert position.realized_pl - position.cost_basis == D(-3)
+
+
+@pytest.mark.parametrize(
+    ("qty", "px", "keeps_cost", "held", "cost", "realized_pl"),
+    [
+        ("-1", None, False, "9", "900", "-100"),  # a fee in units: lost at their cost
+        ("5", None, False, "15", "1000", "0"),  # a gift
+        ("10", "110", False, "20", "2100", "0"),  # units from another account
+        ("10", None, True, "20", "1000", "0"),  # a split
+        ("-5", None, True, "5", "1000", "0"),  # a reverse split
+        ("-10", None, True, "0", "0", "-1000"),  # nothing is left to carry the cost
+        ("0", "1", False, "10", "1000", "0"),
+    ],
+)
+def test_entries(
+    qty: str, px: str | None, keeps_cost: bool, held: str, cost: str, realized_pl: str
+) -> None:
+    """Units that come and go without a trade move no cash: their worth alone is not conserved."""
+    before = fold([fill("buy", "10", "100")])
+    after = apply_entry(before, D(qty), None if px is None else D(px), keeps_cost=keeps_cost)
+    assert (after.qty, after.cost_basis, after.realized_pl) == (D(held), D(cost), D(realized_pl))
+    assert cash_moved(after) == cash_moved(before) - D(qty) * D(px or "0")
 
 
 def test_the_context_of_the_caller_changes_nothing() -> None:

@@ -45,6 +45,7 @@ from torghut.services.rate_budget import RateBudget
 from torghut.services.reconciler import Reconciler
 from torghut.services.session_gate import SessionGate
 from torghut.services.settler import Settler
+from torghut.services.tie_out import TieOut
 from torghut.simulator import Simulator
 from torghut.storage import control, leases
 from torghut.storage.database import Database
@@ -144,8 +145,11 @@ class Rig:
             clock=self.time,
             rng=random.Random(1),
         )
+        self.tie_out = TieOut(
+            ACCOUNT, self.database, self.questions, self.settings.tolerance, clock=self.time
+        )
         self.reconciler = Reconciler(
-            ACCOUNT, self.database, self.questions, self._facts(), clock=self.time
+            ACCOUNT, self.database, self.questions, self._facts(), self.tie_out, clock=self.time
         )
         self.guard = self.new_guard()
         self.desk_of_orders = self.new_order_desk()

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from tests.factories import decision
 from torghut.domain.decisions import Decision
 from torghut.domain.deny_reasons import DenyReason
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.exposure import Facts, Reservations, TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.limits import Rule
@@ -25,11 +26,13 @@ from torghut.storage import (
     attempts,
     control,
     decisions,
+    discrepancies,
     executions,
     facts,
     fills,
     intake,
     leases,
+    pnl,
     queries,
     verdicts,
 )
@@ -153,8 +156,14 @@ def whole_life(tx: Connection, given: Decision) -> Order:
         for number, qty in ((1, "4"), (2, "6"))
     ]
     fills.append(tx, ACCOUNT, bookings, now=NOW)
-    control.open_discrepancy(
-        tx, ACCOUNT, "order_differs", given.decision_hash, {"qty": "9"}, actor="test", now=NOW
+    discrepancies.open_(
+        tx,
+        ACCOUNT,
+        DiscrepancyKind.ORDER_DIFFERS,
+        given.decision_hash,
+        {"qty": "9"},
+        actor="test",
+        now=NOW,
     )
     assert decisions.close_finished(tx, ACCOUNT, now=NOW, limit=10)
     return order
@@ -249,14 +258,14 @@ def test_orders_fills_and_positions(database: Database) -> None:
         assert len(queries.fills(tx, Filters(since=NOW + timedelta(seconds=2)))) == 2
         assert len(pages(queries.fills, tx)) == 4
 
-        held = queries.positions(tx, Filters())
+        held = pnl.positions(tx, Filters())
         assert [(row["symbol"], row["qty"]) for row in held] == [("AAPL", "10"), ("MSFT", "-10")]
         assert held[0]["avg_px"] == "101.5" and held[0]["strategy"] is None
-        [own] = queries.positions(tx, Filters(strategy="other"))
+        [own] = pnl.positions(tx, Filters(strategy="other"))
         assert (own["symbol"], own["qty"], own["strategy"]) == ("MSFT", "-10", "other")
-        assert len(queries.positions(tx, Filters(status="open"))) == 2
-        assert queries.positions(tx, Filters(status="flat")) == []
-        assert len(pages(queries.positions, tx)) == 2
+        assert len(pnl.positions(tx, Filters(status="open"))) == 2
+        assert pnl.positions(tx, Filters(status="flat")) == []
+        assert len(pages(pnl.positions, tx)) == 2
 
 
 def test_the_whole_story(database: Database) -> None:
@@ -388,7 +397,7 @@ def test_summary(database: Database) -> None:
 def test_every_question_may_be_asked_of_a_read_only_snapshot(database: Database) -> None:
     with database.transaction() as tx:
         queries.begin(tx)
-        for list_ in (queries.decisions, queries.executions, queries.fills, queries.positions):
+        for list_ in (queries.decisions, queries.executions, queries.fills, pnl.positions):
             assert list_(tx, Filters(strategy="s", symbol="A", account="a", status="open")) == []
         assert queries.decision(tx, "a" * 64) is None
         assert queries.discrepancies(tx, open_only=False) == []

@@ -42,6 +42,7 @@ from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderRequest
 from torghut.ports import (
+    AccountEntry,
     Answer,
     BrokerAccount,
     BrokerPosition,
@@ -238,14 +239,17 @@ class AlpacaBroker:
 
         Raises BrokerUnavailable, BrokerRefused.
         """
-        params: dict[str, object] = {"direction": "asc", "page_size": ACTIVITIES_PAGE_MAX}
-        if page_token is not None:
-            params["page_token"] = page_token
-        if after is not None:
-            params["after"] = mapping.instant_param(after)
-        reply = self._get("fills", "/account/activities/FILL", params)
-        rows = self._read("fills", reply, _rows)
+        rows = self._activities("fills", "/account/activities/FILL", {}, page_token, after)
         return self._page("fill", rows, mapping.fill_of, ACTIVITIES_PAGE_MAX)
+
+    def entries(self, *, page_token: str | None, after: datetime | None) -> Page[AccountEntry]:
+        """One page (at most 100) of the activities that are no fills, ascending.
+
+        Raises BrokerUnavailable, BrokerRefused.
+        """
+        kinds: dict[str, object] = {"category": "non_trade_activity"}
+        rows = self._activities("entries", "/account/activities", kinds, page_token, after)
+        return self._page("entry", rows, mapping.entry_of, ACTIVITIES_PAGE_MAX)
 
     def rate_state(self) -> RateState:
         """X-RateLimit-* of the newest answer of any thread."""
@@ -267,6 +271,21 @@ class AlpacaBroker:
         if after is not None:
             params["after"] = mapping.instant_param(after)
         return self._read("orders", self._get("orders", "/orders", params), _rows)
+
+    def _activities(
+        self,
+        question: str,
+        path: str,
+        kinds: Mapping[str, object],
+        page_token: str | None,
+        after: datetime | None,
+    ) -> list[object]:
+        params = {**kinds, "direction": "asc", "page_size": ACTIVITIES_PAGE_MAX}
+        if page_token is not None:
+            params["page_token"] = page_token
+        if after is not None:
+            params["after"] = mapping.instant_param(after)
+        return self._read(question, self._get(question, path, params), _rows)
 
     def _get(self, question: str, path: str, params: Mapping[str, object]) -> Reply:
         """The complete answer to a question, unless there is none or the keys are refused."""

@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderClass, OrderRequest
 from torghut.domain.values import canonical_instant
-from torghut.ports import Bar, BrokerAccount, BrokerPosition, FillActivity, Quote
+from torghut.ports import AccountEntry, Bar, BrokerAccount, BrokerPosition, FillActivity, Quote
 
 COMPLEX_CLASSES = frozenset({OrderClass.BRACKET.value, OrderClass.OCO.value, OrderClass.OTO.value})
 AMOUNT_EXPONENT_MAX = 40  # 10^40: beyond any price or quantity, below what hurts to format
@@ -164,9 +164,8 @@ def position_of(data: object) -> BrokerPosition:
     symbol, qty = _text(row, "symbol"), required_amount(row, "qty")
     if row.get("side") == "short" and qty > 0:
         qty = -qty
-    if row.get("asset_class") == "crypto" and "/" not in symbol:
-        quote = next((q for q in _CRYPTO_QUOTES if symbol.endswith(q) and symbol != q), "")
-        symbol = f"{symbol.removesuffix(quote)}/{quote}" if quote else symbol
+    if row.get("asset_class") == "crypto":
+        symbol = _pair(symbol)
     return BrokerPosition(
         symbol=symbol,
         qty=qty,
@@ -191,6 +190,30 @@ def fill_of(data: object) -> FillActivity:
         cum_qty=required_amount(row, "cum_qty"),
         leaves_qty=required_amount(row, "leaves_qty"),
         transact_time=at,
+        raw=row,
+    )
+
+
+def entry_of(data: object) -> AccountEntry:
+    """An AccountEntry from a row of /account/activities that is no fill; a canceled one is 0."""
+    row = _object(data)
+    at = instant_of(row, "created_at")
+    if at is None and (day := _optional_text(row, "date")):
+        at = instant_of({"date": f"{day[:10]}T00:00:00Z"}, "date")
+    if at is None:
+        raise MalformedBody("date is missing")
+    kind, symbol = _text(row, "activity_type"), _optional_text(row, "symbol") or None
+    void = row.get("status") == "canceled"
+    qty = amount_of(row, "qty") or Decimal(0)
+    return AccountEntry(
+        activity_id=_text(row, "id"),
+        activity_type=kind,
+        symbol=_pair(symbol) if symbol and kind == "CFEE" else symbol,
+        # a dividend says of how many shares it is; those it leaves alone
+        qty=Decimal(0) if void or symbol is None or kind.startswith("DIV") else qty,
+        px=amount_of(row, "price"),
+        cash=Decimal(0) if void else amount_of(row, "net_amount") or Decimal(0),
+        occurred_at=at,
         raw=row,
     )
 
@@ -271,6 +294,12 @@ def required_amount(row: Mapping[str, object], name: str) -> Decimal:
 def instant_param(instant: datetime) -> str:
     """An instant as a query parameter: RFC 3339, UTC, microseconds."""
     return canonical_instant(instant)
+
+
+def _pair(symbol: str) -> str:
+    """ "BTCUSD" as orders have it: "BTC/USD"."""
+    quote = next((q for q in _CRYPTO_QUOTES if symbol.endswith(q) and symbol != q), "")
+    return f"{symbol.removesuffix(quote)}/{quote}" if quote and "/" not in symbol else symbol
 
 
 def _object(data: object) -> Mapping[str, object]:

@@ -24,6 +24,7 @@ class EventKind(StrEnum):
     RETURNED = "order.returned"  # back to approved: surely not taken
     ADOPTED = "order.adopted"  # found at the broker without a decision of ours
     FILL_RECORDED = "fill.recorded"
+    ENTRY_RECORDED = "entry.recorded"  # positions or cash changed without a fill
     ACTION_REQUESTED = "order_action.requested"
     ACTION_STARTED = "order_action.started"
     ACTION_RETURNED = "order_action.returned"  # back to requested: surely not taken, or asked again

@@ -89,6 +89,29 @@ def apply_fill(position: Position, *, side: str, last_qty: Decimal, last_px: Dec
     return _opened(closed, rest, last_px) if rest else closed
 
 
+def apply_entry(
+    position: Position, qty: Decimal, px: Decimal | None, *, keeps_cost: bool = False
+) -> Position:
+    """The position after units came or went without a trade; `qty` is signed, `px` their worth.
+
+    Without a price, what comes cost nothing, and what goes (a fee in coins) is lost at its cost.
+    With `keeps_cost` (a split) the same cost stands for another number of units.
+    """
+    if keeps_cost and position.qty:
+        changed = _EXACT.add(position.qty, qty)
+        if changed and changed.is_signed() == position.qty.is_signed():
+            return Position(changed, position.cost_basis, position.realized_pl)
+    if not qty:
+        return position
+    side = Side.BUY if qty > 0 else Side.SELL
+    return apply_fill(position, side=side.value, last_qty=qty.copy_abs(), last_px=px or _ZERO)
+
+
+def cash_moved(position: Position) -> Decimal:
+    """The cash that led to the position, by invariant 1: sells minus buys, exact."""
+    return _EXACT.subtract(position.realized_pl, position.cost_basis)
+
+
 def fold(fills: Iterable[FillFacts], start: Position = FLAT) -> Position:
     """The position after `fills`, given oldest first; raises ValueError like `apply_fill`."""
     position = start

@@ -11,6 +11,7 @@ changes nothing (its id is unique), so pages may be read again and again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -20,6 +21,7 @@ from sqlalchemy import Connection
 from torghut.clock import Clock
 from torghut.domain.events import Event, EventKind
 from torghut.domain.orders import Order
+from torghut.domain.tie_out import symbol_key
 from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Broker, FillActivity, Page
 from torghut.recovery_points import RecoveryPoint, reached
@@ -114,6 +116,8 @@ class FillLedger:
         strategies: dict[int, str],
         now: datetime,
     ) -> str:
+        if symbol_key(fill.symbol) == symbol_key(execution.symbol):
+            fill = replace(fill, symbol=execution.symbol)  # activities may say BTCUSD (story 20)
         strategy = strategies.get(execution.decision_id or 0, "")
         booking = Booking(fill, execution.execution_id, execution.decision_id, strategy)
         stored = guarded(

@@ -28,20 +28,20 @@ import structlog
 from sqlalchemy import Connection
 
 from torghut import telemetry
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.excess import excess, hash_of
 from torghut.domain.exposure import TradingState
 from torghut.domain.orders import Order
 from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Page
 from torghut.services.questions import Questions
-from torghut.storage import approvals, control
+from torghut.storage import approvals, control, discrepancies
 from torghut.storage.database import Database
 from torghut.storage.leases import fence
 from torghut.storage.rows import Lease
 
 ACTOR = "knight-guard"
 CURSOR = "guard"
-ORDER_EXCESS = "order_excess"
 PAGE_MAX = 500
 PAGES_MAX = 4
 OVERLAP = timedelta(seconds=30)
@@ -165,8 +165,8 @@ class KnightGuard:
             "created_at": order.created_at.isoformat(),
         }
         subject = order.broker_order_id
-        if not control.open_discrepancy(
-            tx, self._account, ORDER_EXCESS, subject, evidence, actor=ACTOR, now=now
+        if not discrepancies.open_(
+            tx, self._account, DiscrepancyKind.ORDER_EXCESS, subject, evidence, actor=ACTOR, now=now
         ):
             return False
         control.tighten(

@@ -9,6 +9,7 @@ open      our executions that are not terminal and were not in that list, succes
           orders that we do not know ─▶ GET each
 fills     GET FILL activities since cursor ──▶ fills, positions       (services/fill_ledger)
 close     decisions whose order is terminal
+tie-out   positions and cash against that snapshot ─▶ discrepancies     (services/tie_out)
 ```
 
 After an update of the broker's stream only `fills` and `close` are run (services/live_updates).
@@ -31,6 +32,7 @@ from sqlalchemy import Connection
 
 from torghut import telemetry
 from torghut.clock import Clock
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
@@ -50,13 +52,13 @@ from torghut.services.fill_ledger import FillLedger
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
 from torghut.services.recording import (
-    ORDER_AFTER_END,
     book_own_order,
     guarded,
     note_duplicate,
     note_unreadable,
 )
-from torghut.storage import control, decisions, executions, order_targets
+from torghut.services.tie_out import TieOut
+from torghut.storage import control, decisions, discrepancies, executions, order_targets
 from torghut.storage.database import Database
 from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation, execution_state
@@ -89,6 +91,7 @@ class Reconciler:
         database: Database,
         questions: Questions,
         outside: OutsideFacts,
+        tie_out: TieOut,
         *,
         clock: Clock,
     ) -> None:
@@ -96,6 +99,7 @@ class Reconciler:
         self._database = database
         self._questions = questions
         self._outside = outside
+        self._tie_out = tie_out
         self._clock = clock
         self._pass = threading.Lock()
         self._fills = FillLedger(
@@ -130,11 +134,13 @@ class Reconciler:
             ("open", self._open_step),
             ("fills", self._fills.run),
             ("close", self._close_step),
+            ("tie_out", self._tie_out.run),
         )
         for name, step in steps:
+            if name == "tie_out" and counts.get("failed"):
+                continue  # books that are behind would differ
             try:
-                for key, count in step(lease).items():
-                    counts[key] = counts.get(key, 0) + count
+                _add(counts, step(lease))
             except (BrokerUnavailable, BrokerRefused) as error:
                 counts["failed"] = counts.get("failed", 0) + 1
                 log.warning("reconciliation step failed", step=name, error=str(error))
@@ -147,6 +153,7 @@ class Reconciler:
     def _account_step(self, _lease: Lease) -> Counts:
         if not self._outside.keep_fresh():
             raise BrokerUnavailable("account and positions were not answered")
+        self._tie_out.begin()
         return {}
 
     def _orders_step(self, lease: Lease) -> Counts:
@@ -336,10 +343,10 @@ class Reconciler:
             return
         if correction.kind is CorrectionKind.LATE:
             evidence = {"broker_order_id": order.broker_order_id, "decision": owner.status.value}
-            control.open_discrepancy(
+            discrepancies.open_(
                 tx,
                 self._account,
-                ORDER_AFTER_END,
+                DiscrepancyKind.ORDER_AFTER_END,
                 owner.decision_hash,
                 evidence,
                 actor=ACTOR,
@@ -384,12 +391,7 @@ def _before(position: str | None) -> datetime | None:
 
 
 def _newest(page: Sequence[Order]) -> datetime | None:
-    return max((_listed_at(order) for order in page), default=None)
-
-
-def _listed_at(order: Order) -> datetime:
-    """What the broker's list is sorted by."""
-    return order.submitted_at or order.created_at
+    return max((order.submitted_at or order.created_at for order in page), default=None)
 
 
 def _add(counts: Counts, more: Counts) -> None:

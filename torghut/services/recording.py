@@ -16,22 +16,18 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.executions import order_differences
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.order_actions import changed
 from torghut.domain.orders import Order, OrderRequest
 from torghut.domain.submission import LOOKUP_CAP_S, Step
 from torghut.ports import Page
-from torghut.storage import control, executions, order_actions
+from torghut.storage import discrepancies, executions, order_actions
 from torghut.storage.database_faults import first_line
 from torghut.storage.executions import Observation, Recorded
 from torghut.storage.rows import DecisionRow
 
-ORDER_DIFFERS = "order_differs"
-ORDER_AFTER_END = "order_after_end"
-DUPLICATE_ORDER = "duplicate_order"
-POISON = "cannot_be_booked"
-UNREADABLE = "unreadable_row"
 CANNOT_BE_BOOKED = Step(DecisionStatus.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, wait_s=LOOKUP_CAP_S)
 
 T = TypeVar("T")
@@ -76,7 +72,9 @@ def guarded(
     except (DataError, IntegrityError, ArithmeticError, ValueError) as error:
         log.warning("cannot be booked", what=what, subject=subject, error=first_line(error))
         evidence = {"error": first_line(error)[:500], "what": what}
-        control.open_discrepancy(tx, account, POISON, subject, evidence, actor=actor, now=now)
+        discrepancies.open_(
+            tx, account, DiscrepancyKind.CANNOT_BE_BOOKED, subject, evidence, actor=actor, now=now
+        )
         return False
 
 
@@ -101,10 +99,10 @@ def _book(
             "broker_order_id": order.broker_order_id,
             "differences": differences,
         }
-        control.open_discrepancy(
+        discrepancies.open_(
             tx,
             decision.account,
-            ORDER_DIFFERS,
+            DiscrepancyKind.ORDER_DIFFERS,
             decision.decision_hash,
             evidence,
             actor=origin,
@@ -137,7 +135,9 @@ def note_unreadable(
     for row in page.unreadable:
         subject, _, problem = row.partition(": ")
         evidence = {"what": what, "problem": problem}
-        control.open_discrepancy(tx, account, UNREADABLE, subject, evidence, actor=actor, now=now)
+        discrepancies.open_(
+            tx, account, DiscrepancyKind.UNREADABLE_ROW, subject, evidence, actor=actor, now=now
+        )
 
 
 def note_duplicate(
@@ -153,6 +153,12 @@ def note_duplicate(
         "status": order.status,
         "cum_qty": str(order.cum_qty),
     }
-    control.open_discrepancy(
-        tx, account, DUPLICATE_ORDER, order.broker_order_id, evidence, actor=actor, now=now
+    discrepancies.open_(
+        tx,
+        account,
+        DiscrepancyKind.DUPLICATE_ORDER,
+        order.broker_order_id,
+        evidence,
+        actor=actor,
+        now=now,
     )

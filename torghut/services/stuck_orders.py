@@ -11,15 +11,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from torghut import telemetry
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.sessions import Phase, session_state
-from torghut.storage import control, executions
+from torghut.storage import discrepancies, executions
 from torghut.storage.database import Database
 from torghut.storage.executions import Waiting
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import Lease
 
 ACTOR = "stuck_orders"
-ORDER_STUCK = "order_stuck"
 STUCK_MAX = 500
 
 
@@ -48,26 +48,30 @@ class StuckOrders:
                     "client_order_id": order.client_order_id,
                     "symbol": order.symbol,
                 }
-                opened += control.open_discrepancy(
+                opened += discrepancies.open_(
                     tx,
                     self._account,
-                    ORDER_STUCK,
+                    DiscrepancyKind.ORDER_STUCK,
                     order.broker_order_id,
                     evidence,
                     actor=ACTOR,
                     now=now,
                 )
-            resolved = control.resolve_discrepancies(
-                tx,
-                self._account,
-                ORDER_STUCK,
-                still=[order.broker_order_id for order in stuck],
-                resolution="it moved on",
-                actor=ACTOR,
-                now=now,
-            )
+            still = {order.broker_order_id for order in stuck}
+            known = discrepancies.standing(tx, self._account, [DiscrepancyKind.ORDER_STUCK])
+            moved = [subject for _, subject in known if subject not in still]
+            if moved:
+                discrepancies.end(
+                    tx,
+                    self._account,
+                    [DiscrepancyKind.ORDER_STUCK],
+                    moved,
+                    resolution="it moved on",
+                    actor=ACTOR,
+                    now=now,
+                )
         telemetry.ORDERS_STUCK.labels(self._account).set(len(stuck))
-        return {"stuck": opened, "moved_on": len(resolved)}
+        return {"stuck": opened, "moved_on": len(moved)}
 
     def _is_stuck(self, order: Waiting, now: datetime) -> bool:
         """`accepted` is where an order waits for the opening: only an open market's time counts."""

@@ -5,6 +5,7 @@
 | a strategy repeats itself (`repeated_execution`)  | strategy | halted                           |
 | too many refusals in a row                        | account  | `trip_state` (reducing, halted)  |
 | daily loss or drawdown over its limit             | account  | `trip_state`                     |
+| positions or cash differ (services/tie_out)       | account  | reducing                         |
 
 `follow` acts on a verdict, in its transaction. `RiskWatch` looks at the account's losses by
 itself, so that a loss trips even when nobody decides anything. A state is only ever tightened
@@ -52,7 +53,7 @@ def follow(
     repeated = verdict.failed(DenyReason.REPEATED_EXECUTION)
     if repeated is not None and strategy not in tripped:
         reason = _reason(repeated)
-        _trip(tx, control.strategy_scope(strategy), TradingState.HALTED, reason, now=now)
+        trip(tx, control.strategy_scope(strategy), TradingState.HALTED, reason, now=now)
         tripped[strategy] = (TradingState.HALTED, f"strategy:{strategy} by {ACTOR}: {reason}")
     for code in _OF_ACCOUNT:
         failed = verdict.failed(code)
@@ -75,7 +76,7 @@ def trip_account(
         resumed_at = control.resumed_at(tx, scope, not_by=ACTOR)
         if resumed_at is not None and _day(resumed_at) == _day(now):
             return False
-    return _trip(tx, scope, TradingState(policy.switches.trip_state), reason, now=now)
+    return trip(tx, scope, TradingState(policy.switches.trip_state), reason, now=now)
 
 
 class RiskWatch:
@@ -109,8 +110,17 @@ class RiskWatch:
         return {"tripped": tripped}
 
 
-def _trip(tx: Connection, scope: str, state: TradingState, reason: str, *, now: datetime) -> bool:
-    if not control.tighten(tx, scope, state, actor=ACTOR, reason=reason, now=now):
+def trip(
+    tx: Connection,
+    scope: str,
+    state: TradingState,
+    reason: str,
+    *,
+    now: datetime,
+    actor: str = ACTOR,
+) -> bool:
+    """Hold a scope back; False if it is as strict already."""
+    if not control.tighten(tx, scope, state, actor=actor, reason=reason, now=now):
         return False
     telemetry.TRIPS.labels(scope.partition(":")[0]).inc()
     log.error("tripped", scope=scope, state=state.value, reason=reason)

@@ -1,6 +1,6 @@
-"""Cash and positions: a fold of fills, and nothing else.
+"""Cash and positions: a fold of fills, and of entries that somebody asked for.
 
-    cash     = initial cash - sum(signed qty * price)
+    cash     = initial cash - sum(signed qty * price), less the fees taken of proceeds
     position = sum(signed qty), less the fees taken in coins
 
 Buying power = multiplier * equity - gross position value - what open orders reserve.
@@ -16,7 +16,7 @@ from typing import Any
 from torghut.simulator.assets import Asset
 from torghut.simulator.clock import rfc3339
 from torghut.simulator.numbers import ZERO, text
-from torghut.simulator.orders import Fill
+from torghut.simulator.orders import Entry, Fill
 
 RATIO_STEP = Decimal("0.000000001")
 MAINTENANCE = Decimal("0.3")
@@ -85,18 +85,26 @@ class Account:
     def apply(self, fill: Fill) -> None:
         """Fold one fill into cash and the position."""
         sign = 1 if fill.side == "buy" else -1
-        self.cash -= sign * fill.qty * fill.price
-        change = sign * fill.qty - fill.fee_qty
-        position = self.positions.setdefault(fill.symbol, Position())
+        self.cash -= sign * fill.qty * fill.price + fill.fee_cash
+        self._change(fill.symbol, sign * fill.qty - fill.fee_qty, fill.price)
+
+    def adjust(self, entry: Entry) -> None:
+        """Take in a change that is no fill."""
+        self.cash += entry.cash
+        if entry.symbol is not None:
+            self._change(entry.symbol, entry.qty, entry.price or ZERO)
+
+    def _change(self, symbol: str, change: Decimal, price: Decimal) -> None:
+        position = self.positions.setdefault(symbol, Position())
         if position.qty * change >= 0:
-            position.cost += change * fill.price
+            position.cost += change * price
         elif abs(change) <= abs(position.qty):
             position.cost += position.average_price * change
         else:
-            position.cost = (position.qty + change) * fill.price
+            position.cost = (position.qty + change) * price
         position.qty += change
         if not position.qty:
-            del self.positions[fill.symbol]
+            del self.positions[symbol]
 
 
 @dataclass(frozen=True, slots=True)

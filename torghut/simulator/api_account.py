@@ -16,7 +16,7 @@ from torghut.simulator.broker import Broker
 from torghut.simulator.errors import ApiError
 from torghut.simulator.http import Reply, Request, Route, reply_json
 from torghut.simulator.numbers import read_decimal
-from torghut.simulator.orders import Fill, Order, activity_json, order_json
+from torghut.simulator.orders import Fill, Order, activity_json, entry_json, order_json
 
 PAGE_MAX = 100
 # fmt: off
@@ -102,7 +102,7 @@ class AccountApi:
     # --- activities
 
     def activities(self, request: Request) -> Reply:
-        """GET /v2/account/activities[/{type}]: fills are the only activities there are."""
+        """GET /v2/account/activities[/{type}]: fills, or what is no fill, where that is named."""
         names = list(request.params) or request.names("activity_types")
         for name in names:
             if name not in ACTIVITY_TYPES:
@@ -114,9 +114,9 @@ class AccountApi:
             raise errors.invalid("activity_types and category are mutually exclusive")
         page_size = request.number("page_size", PAGE_MAX, 1, PAGE_MAX)
         ascending = request.choice("direction", "desc", ("asc", "desc")) == "asc"
-        low, high = self._window(request, ascending)
         if category == "non_trade_activity" or (names and "FILL" not in names):
-            return reply_json([])
+            return reply_json(self._entries(request, names, ascending)[:page_size])
+        low, high = self._window(request, ascending)
         fills = self._broker.book.fills
         order_id = request.query.get("order_id")
         rows: list[Any] = []
@@ -129,6 +129,24 @@ class AccountApi:
             if len(rows) == page_size and not request.query.get("date"):
                 break
         return reply_json(rows)
+
+    def _entries(self, request: Request, names: list[str], ascending: bool) -> list[Any]:
+        """Rows of the activities that are no fills, beyond the page token."""
+        after, until = request.instant("after"), request.instant("until")
+        rows = [
+            entry_json(entry)
+            for entry in sorted(self._broker.book.entries, key=lambda e: (e.at, e.id))
+            if (not names or entry.type in names)
+            and (after is None or entry.at > after)
+            and (until is None or entry.at < until)
+        ]
+        if not ascending:
+            rows.reverse()
+        token = request.query.get("page_token")
+        ids = [row["id"] for row in rows]
+        if token and token not in ids:
+            raise errors.invalid("invalid page_token")
+        return rows[ids.index(token) + 1 :] if token else rows
 
     def _window(self, request: Request, ascending: bool) -> tuple[int, int]:
         """Indices of the fills between the time limits, beyond the page token."""

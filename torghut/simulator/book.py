@@ -20,7 +20,7 @@ from torghut.simulator.account import Account, Valuation
 from torghut.simulator.assets import Asset
 from torghut.simulator.market import Market
 from torghut.simulator.numbers import QTY_STEP, ZERO
-from torghut.simulator.orders import PENDING, Fill, Order, activity_id
+from torghut.simulator.orders import PENDING, Entry, Fill, Order, activity_id, fee_entry
 
 RESTATED, TRAILED = "restated", "trailed"
 STATUS_INSTANT = {
@@ -74,6 +74,7 @@ class Book:
         self.groups: dict[str, list[Order]] = defaultdict(list)
         self.fills: list[Fill] = []
         self.fill_index: dict[str, int] = {}
+        self.entries: list[Entry] = []
         self.reserved = ZERO
         self.held: dict[str, Decimal] = defaultdict(lambda: ZERO)
         number = random.Random(f"{self._seed}:account").randrange(10**7)
@@ -136,7 +137,7 @@ class Book:
             order.filled_at = now
         self._hold(order)
         asset = self.asset(order.symbol)
-        is_coin_buy = asset.is_crypto and order.is_buy
+        rate = fee if asset.is_crypto else ZERO
         fill = Fill(
             id=activity_id(at, self.new_id()),
             order_id=order.id,
@@ -148,7 +149,8 @@ class Book:
             leaves_qty=leaves,
             order_status=order.status,
             at=at,
-            fee_qty=(qty * fee).quantize(QTY_STEP) if is_coin_buy else ZERO,
+            fee_qty=(qty * rate).quantize(QTY_STEP) if order.is_buy else ZERO,
+            fee_cash=ZERO if order.is_buy else (qty * price * rate).quantize(QTY_STEP),
         )
         self._record(fill)
         self._tell("partial_fill" if leaves else "fill", order, fill)
@@ -177,6 +179,15 @@ class Book:
         self.fill_index[fill.id] = len(self.fills)
         self.fills.append(fill)
         self.account.apply(fill)
+        fee = fee_entry(fill)
+        if fee is not None:
+            self.entries.append(fee)
+
+    def adjust(self, entry: Entry) -> None:
+        """Change cash or a position without a fill; without a type no activity tells of it."""
+        self.account.adjust(entry)
+        if entry.type:
+            self.entries.append(entry)
 
     def _release(self, order: Order) -> None:
         self.reserved -= order.reserved

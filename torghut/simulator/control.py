@@ -23,7 +23,7 @@ from torghut.simulator.errors import ApiError
 from torghut.simulator.faults import FaultPlan, FaultRule
 from torghut.simulator.gateway import Gateway
 from torghut.simulator.ledger import Ledger
-from torghut.simulator.orders import activity_json, order_json
+from torghut.simulator.orders import Entry, activity_id, activity_json, entry_json, order_json
 from torghut.simulator.stream import Stream
 
 
@@ -44,6 +44,9 @@ class Parts(Protocol):
 
     def reset(self) -> None:
         """Start over with an empty book."""
+
+    def adjust(self, entry: Entry) -> None:
+        """Change cash or a position without a fill."""
 
     def note(self, name: str, value: Any) -> None:
         """Save a document."""
@@ -101,6 +104,17 @@ class FillBody(Strict):
     late: bool = False
 
 
+class EntryBody(Strict):
+    """A change of cash or of a position that is no fill: `cash` in USD, `qty` signed, `price` what
+    a unit costs. With a `type` (CSD, CFEE, JNLS …) an activity tells of it."""
+
+    cash: Decimal = Decimal(0)
+    symbol: str | None = None
+    qty: Decimal = Decimal(0)
+    price: Decimal | None = None
+    type: str = ""
+
+
 class EventBody(Strict):
     """A trade update to send about an order as it stands."""
 
@@ -152,6 +166,21 @@ def _add_books(app: FastAPI, parts: Parts) -> None:
             "routes": dict(gateway.requests),
             "posts_by_client_order_id": dict(gateway.posts_by_client_id),
         }
+
+    @app.post("/entries")
+    async def enter(body: EntryBody) -> dict[str, Any]:
+        """Change cash or a position behind everybody's back, or with an activity."""
+        book = parts.broker.book
+        asset = parts.broker.market.assets.find(body.symbol) if body.symbol else None
+        if body.symbol and asset is None:
+            raise HTTPException(404, f"asset {body.symbol} is not known")
+        at = parts.broker.market.now()
+        entry = Entry(
+            activity_id(at, book.new_id()), body.type, at, body.cash,
+            asset.symbol if asset else None, body.qty, body.price,
+        )  # fmt: skip
+        parts.adjust(entry)
+        return entry_json(entry)
 
     @app.post("/state/save")
     async def save() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torghut.simulator.book import BookEvent
 from torghut.simulator.numbers import ZERO, optional_text, text
-from torghut.simulator.orders import Fill, Order
+from torghut.simulator.orders import Entry, Fill, Order
 
 
 @dataclass(slots=True)
@@ -86,13 +86,19 @@ class Ledger:
     def observe_fill(self, fill: Fill) -> None:
         """Add one fill to its order's line, to the position and to cash."""
         signed = fill.qty if fill.side == "buy" else -fill.qty
-        self._cash -= signed * fill.price
+        self._cash -= signed * fill.price + fill.fee_cash
         held = self._positions.get(fill.symbol, ZERO) + signed - fill.fee_qty
         self._positions[fill.symbol] = held
         line = self._by_order_id[fill.order_id]
         line.filled_qty += fill.qty
         line.filled_cost += fill.qty * fill.price
         line.fills += 1
+
+    def observe_entry(self, entry: Entry) -> None:
+        """Add a change that is no fill to cash and to the position."""
+        self._cash += entry.cash
+        if entry.symbol is not None:
+            self._positions[entry.symbol] = self._positions.get(entry.symbol, ZERO) + entry.qty
 
     def json(self) -> dict[str, Any]:
         """`orders` by client_order_id, signed `positions` that are not flat, `cash`, `totals`."""

@@ -13,6 +13,7 @@ for its entry, and where a stop stands while its take profit is working (see `gr
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -158,7 +159,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One execution of an order; `id` is its account activity's id."""
+    """One execution of an order; `id` is its account activity's id. The fee on coins is taken out
+    of what is received: `fee_qty` of bought coins, `fee_cash` of the proceeds, USD."""
 
     id: str
     order_id: str
@@ -171,6 +173,51 @@ class Fill:
     order_status: str
     at: datetime
     fee_qty: Decimal = ZERO
+    fee_cash: Decimal = ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change of cash (USD) or of a position that is no fill; an activity row if it has a type."""
+
+    id: str
+    type: str
+    at: datetime
+    cash: Decimal = ZERO
+    symbol: str | None = None
+    qty: Decimal = ZERO
+    price: Decimal | None = None
+
+
+def fee_entry(fill: Fill) -> Entry | None:
+    """The fee of a fill as an entry, None without one; its id follows from the fill's."""
+    if not fill.fee_qty and not fill.fee_cash:
+        return None
+    own = uuid.uuid5(uuid.NAMESPACE_OID, f"fee of {fill.id}")
+    return Entry(
+        activity_id(fill.at, str(own)), "CFEE", fill.at, -fill.fee_cash, fill.symbol, -fill.fee_qty,
+        fill.price,
+    )  # fmt: skip
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """The row of an activity that is no fill."""
+    units = entry.symbol is not None
+    return {
+        "id": entry.id,
+        "activity_type": entry.type,
+        "date": f"{entry.at.astimezone(NEW_YORK):%Y-%m-%d}",
+        "created_at": rfc3339(entry.at),
+        "net_amount": text(entry.cash),
+        "description": "",
+        "status": "executed",
+        **(
+            {"symbol": (entry.symbol or "").replace("/", ""), "qty": text(entry.qty)}
+            if units
+            else {}
+        ),
+        **({"price": text(entry.price)} if entry.price is not None else {}),
+    }
 
 
 def activity_id(at: datetime, unique: str) -> str:

@@ -38,6 +38,7 @@ from torghut.simulator.gateway import Credentials, Gateway, Pacer, RateLimit
 from torghut.simulator.http import Routes
 from torghut.simulator.ledger import Ledger
 from torghut.simulator.market import Market
+from torghut.simulator.orders import Entry
 from torghut.simulator.stream import Stream
 from torghut.simulator.switches import Switches
 from torghut.simulator.wire import SimulatorProtocol
@@ -189,6 +190,9 @@ class Simulator:
             self.ledger.observe_order(order)
         for fill in saved.fills:
             self.ledger.observe_fill(fill)
+        for entry in saved.entries:
+            self.ledger.observe_entry(entry)
+            self.broker.book.adjust(entry)
         reached = saved.documents.get("market")
         if reached and self.broker.market.mode == "replay":
             self.broker.market.enter(date.fromisoformat(reached["date"]), reached["phase"])
@@ -205,6 +209,12 @@ class Simulator:
     def note(self, name: str, value: Any) -> None:
         """Save a document in the state file."""
         self._journal.note(name, value)
+
+    def adjust(self, entry: Entry) -> None:
+        """Change cash or a position without a fill, in both books."""
+        self.broker.book.adjust(entry)
+        self.ledger.observe_entry(entry)
+        self._journal.enter(entry)
 
     def save(self) -> dict[str, Any]:
         """Rewrite the state file with one line for each order and fill, and force it to disk."""

@@ -2,6 +2,7 @@
 
     {"order": {...}}            an order after a change (the whole order)
     {"fill": {...}}             one execution
+    {"entry": {...}}            a change of cash or a position that is no fill
     {"configuration": {...}}    account configuration
     {"market": {...}}           replay: day and phase reached
 
@@ -22,11 +23,12 @@ from typing import Any, BinaryIO
 
 from torghut.simulator.book import BookEvent
 from torghut.simulator.numbers import text
-from torghut.simulator.orders import Fill, Order
+from torghut.simulator.orders import Entry, Fill, Order
 
 _DECIMALS = frozenset(
     {"qty", "notional", "limit_price", "stop_price", "filled_qty", "filled_cost", "price",
-     "reserve_price", "cum_qty", "leaves_qty", "fee_qty", "trail_price", "trail_percent", "hwm"}
+     "reserve_price", "cum_qty", "leaves_qty", "fee_qty", "fee_cash", "cash", "trail_price",
+     "trail_percent", "hwm"}
 )  # fmt: skip
 
 
@@ -36,11 +38,12 @@ class SavedState:
 
     orders: dict[str, Order] = field(default_factory=dict)
     fills: list[Fill] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     documents: dict[str, Any] = field(default_factory=dict)
     records: int = 0
 
 
-def _plain(record: Order | Fill) -> dict[str, Any]:
+def _plain(record: Order | Fill | Entry) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(record, name) for name in record.__slots__}
     for name, value in values.items():
         if isinstance(value, Decimal):
@@ -93,6 +96,8 @@ def _apply(state: SavedState, record: dict[str, Any]) -> None:
         state.orders[order.id] = order
     elif "fill" in record:
         state.fills.append(Fill(**_typed(record["fill"])))
+    elif "entry" in record:
+        state.entries.append(Entry(**_typed(record["entry"])))
     else:
         state.documents.update(record)
 
@@ -115,6 +120,7 @@ class Journal:
         self.records = state.records
         records: list[dict[str, Any]] = [{"order": _plain(o)} for o in state.orders.values()]
         records += [{"fill": _plain(f)} for f in state.fills]
+        records += [{"entry": _plain(e)} for e in state.entries]
         records += [{name: value} for name, value in state.documents.items()]
         new = self.path.with_suffix(self.path.suffix + ".new")
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +138,11 @@ class Journal:
         self._lines.append(_line({"order": _plain(event.order)}))
         if event.fill is not None:
             self._lines.append(_line({"fill": _plain(event.fill)}))
+
+    def enter(self, entry: Entry) -> None:
+        """Note a change that is no fill."""
+        if self._file is not None:
+            self._lines.append(_line({"entry": _plain(entry)}))
 
     def note(self, name: str, value: Any) -> None:
         """Note a document, which replaces the one of that name."""

@@ -1,4 +1,4 @@
-"""Trading states, events, discrepancies, cursors, strategy ticks and requests to reload limits."""
+"""Trading states, events, cursors, strategy ticks and requests to reload limits."""
 
 from __future__ import annotations
 
@@ -214,81 +214,6 @@ def add_events(tx: Connection, events: Sequence[Event], *, now: datetime) -> Non
             "now": now,
         },
     )
-
-
-def open_discrepancy(
-    tx: Connection,
-    account: str,
-    kind: str,
-    subject: str,
-    evidence: Mapping[str, object],
-    *,
-    actor: str,
-    now: datetime,
-) -> bool:
-    """Make a difference visible (P12); True if it is new, False if it already stands open."""
-    opened: bool = (
-        tx.execute(
-            text("""
-        INSERT INTO discrepancies (account, kind, subject, evidence, opened_at, seen_at)
-        VALUES (:account, :kind, :subject, CAST(:evidence AS jsonb), :now, :now)
-        ON CONFLICT (account, kind, subject) WHERE resolved_at IS NULL
-        DO NOTHING RETURNING discrepancy_id IS NOT NULL"""),
-            {
-                "account": account,
-                "kind": kind,
-                "subject": subject,
-                "evidence": json.dumps(dict(evidence), default=str),
-                "now": now,
-            },
-        ).scalar_one_or_none()
-        is not None
-    )
-    if opened:
-        payload = {"kind": kind, "subject": subject, **evidence}
-        event = Event(EventKind.DISCREPANCY_OPENED, actor, account=account, payload=payload)
-        add_events(tx, [event], now=now)
-    return opened
-
-
-def resolve_discrepancies(
-    tx: Connection,
-    account: str,
-    kind: str,
-    *,
-    still: Sequence[str],
-    resolution: str,
-    actor: str,
-    now: datetime,
-) -> list[str]:
-    """Close the open discrepancies of a kind whose subject is not among `still`; their subjects."""
-    subjects = list(
-        tx.execute(
-            text("""
-            UPDATE discrepancies SET resolved_at = :now, resolution = :resolution, seen_at = :now
-            WHERE account = :account AND kind = :kind AND resolved_at IS NULL
-              AND subject <> ALL (CAST(:still AS text[]))
-            RETURNING subject"""),
-            {
-                "account": account,
-                "kind": kind,
-                "still": list(still),
-                "resolution": resolution,
-                "now": now,
-            },
-        ).scalars()
-    )
-    events = [
-        Event(
-            EventKind.DISCREPANCY_RESOLVED,
-            actor,
-            account=account,
-            payload={"kind": kind, "subject": subject, "resolution": resolution},
-        )
-        for subject in subjects
-    ]
-    add_events(tx, events, now=now)
-    return subjects
 
 
 def cursor(tx: Connection, account: str, name: str) -> str | None:

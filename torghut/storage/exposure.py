@@ -13,16 +13,13 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, text
 
+from torghut.domain.discrepancies import DRIFTS, GRAVE
 from torghut.domain.exposure import OrderCounts, RestingOrder
 from torghut.domain.exposure_book import Exposure, SymbolExposure, Twin
 
-GRAVE_DISCREPANCIES = (
-    "duplicate_order",
-    "order_excess",
-    "position_drift",
-    "cash_drift",
-)
-"""Kinds of discrepancy that concern money: they block new exposure (P12)."""
+GRAVE_DISCREPANCIES = tuple(kind.value for kind in GRAVE)
+"""Kinds of discrepancy that block new exposure whatever they amount to (P12)."""
+"""Those that do when they are beyond the configured tolerance."""
 
 _RATES = ("max_orders_per_second", "max_orders_per_minute", "max_repeated_executions")
 
@@ -191,7 +188,8 @@ GROUP BY symbol
 
 _GRAVE = text("""
 SELECT count(*) FROM discrepancies
-WHERE account = :account AND resolved_at IS NULL AND kind = ANY (CAST(:kinds AS text[]))
+WHERE account = :account AND resolved_at IS NULL AND (kind = ANY (CAST(:kinds AS text[]))
+  OR kind = ANY (CAST(:drifts AS text[])) AND evidence @> '{"beyond_tolerance": true}')
 """)
 
 
@@ -235,7 +233,8 @@ def read(
         rejects = tx.execute(_REJECTS, {**of_account, "limit": rejects_max + 1}).scalar_one()
         exposure = replace(exposure, rejects_in_a_row=rejects)
     if wanted("max_open_discrepancies"):
-        grave = tx.execute(_GRAVE, {**of_account, "kinds": list(GRAVE_DISCREPANCIES)})
+        kinds = {"kinds": list(GRAVE_DISCREPANCIES), "drifts": [kind.value for kind in DRIFTS]}
+        grave = tx.execute(_GRAVE, {**of_account, **kinds})
         exposure = replace(exposure, open_discrepancies=grave.scalar_one())
     if wanted("duplicate_window_s"):
         twins = tuple(Twin(**row._mapping) for row in tx.execute(_TWINS, here))

@@ -28,15 +28,16 @@ def store_account(
     tx.execute(
         text("""
         INSERT INTO broker_accounts AS b (account, account_number, status, currency, cash, equity,
-          peak_equity, buying_power, blocked, positions, marks, raw, observed_at)
+          peak_equity, buying_power, blocked, positions, marks, entry_pxs, raw, observed_at)
         VALUES (:account, :number, :status, :currency, :cash, :equity, :equity, :buying_power,
-          :blocked, CAST(:positions AS jsonb), CAST(:marks AS jsonb), CAST(:raw AS jsonb),
-          :observed_at)
+          :blocked, CAST(:positions AS jsonb), CAST(:marks AS jsonb), CAST(:entry_pxs AS jsonb),
+          CAST(:raw AS jsonb), :observed_at)
         ON CONFLICT (account) DO UPDATE SET account_number = excluded.account_number,
           status = excluded.status, currency = excluded.currency, cash = excluded.cash,
           equity = excluded.equity, buying_power = excluded.buying_power,
           blocked = excluded.blocked, positions = excluded.positions, marks = excluded.marks,
-          peak_equity = greatest(b.peak_equity, excluded.equity), raw = excluded.raw,
+          entry_pxs = excluded.entry_pxs, raw = excluded.raw,
+          peak_equity = greatest(b.peak_equity, excluded.equity),
           observed_at = excluded.observed_at
         WHERE b.observed_at < excluded.observed_at"""),
         {
@@ -52,6 +53,9 @@ def store_account(
             "marks": json.dumps(
                 {p.symbol: str(p.current_price) for p in positions if p.current_price is not None}
             ),
+            "entry_pxs": json.dumps(
+                {p.symbol: str(p.avg_px) for p in positions if p.avg_px is not None}
+            ),
             "raw": json.dumps(dict(answer.raw), default=str),
             "observed_at": observed_at,
         },
@@ -63,7 +67,7 @@ def account_snapshot(tx: Connection, account: str) -> AccountSnapshot | None:
     row = tx.execute(
         text("""
         SELECT account_number, equity, peak_equity, cash, buying_power, blocked, positions, marks,
-          raw, observed_at FROM broker_accounts WHERE account = :account"""),
+          entry_pxs, raw, observed_at FROM broker_accounts WHERE account = :account"""),
         {"account": account},
     ).one_or_none()
     if row is None:
@@ -79,6 +83,7 @@ def account_snapshot(tx: Connection, account: str) -> AccountSnapshot | None:
         shorting_enabled=_flag(row.raw.get("shorting_enabled")),
         positions={symbol: Decimal(qty) for symbol, qty in row.positions.items()},
         marks={symbol: Decimal(px) for symbol, px in row.marks.items()},
+        entry_pxs={symbol: Decimal(px) for symbol, px in row.entry_pxs.items()},
         observed_at=row.observed_at,
     )
 

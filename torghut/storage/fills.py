@@ -8,10 +8,11 @@ pages may be read again and again. Positions are folded in the same transaction;
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 
 from sqlalchemy import Connection, text
 
@@ -42,9 +43,8 @@ def append(
             text("UPDATE executions SET ledger_qty = ledger_qty + :qty WHERE execution_id = :id"),
             {"qty": fill.last_qty, "id": booking.execution_id},
         )
-        _fold(tx, "positions", {"account": account, "symbol": fill.symbol}, fill, now=now)
-        key = {"account": account, "strategy": booking.strategy, "symbol": fill.symbol}
-        _fold(tx, "strategy_positions", key, fill, now=now)
+        step = partial(apply_fill, side=fill.side, last_qty=fill.last_qty, last_px=fill.last_px)
+        fold_positions(tx, account, booking.strategy, fill.symbol, step, now=now)
     return fresh
 
 
@@ -89,15 +89,34 @@ def _insert(tx: Connection, account: str, booking: Booking, *, now: datetime) ->
     )
 
 
+def fold_positions(
+    tx: Connection,
+    account: str,
+    strategy: str,
+    symbol: str,
+    step: Callable[[Position], Position],
+    *,
+    now: datetime,
+) -> None:
+    """Take one step in the folds of the account and of the strategy; both end in the same sum."""
+    _fold(tx, "positions", {"account": account, "symbol": symbol}, step, now=now)
+    key = {"account": account, "strategy": strategy, "symbol": symbol}
+    _fold(tx, "strategy_positions", key, step, now=now)
+
+
 def _fold(
-    tx: Connection, table: str, key: dict[str, str], fill: FillActivity, *, now: datetime
+    tx: Connection,
+    table: str,
+    key: dict[str, str],
+    step: Callable[[Position], Position],
+    *,
+    now: datetime,
 ) -> None:
     where = " AND ".join(f"{name} = :{name}" for name in key)
     row = tx.execute(
         text(f"SELECT qty, cost_basis, realized_pl FROM {table} WHERE {where} FOR UPDATE"), key
     ).one_or_none()
-    before = Position() if row is None else Position(row.qty, row.cost_basis, row.realized_pl)
-    after = apply_fill(before, side=fill.side, last_qty=fill.last_qty, last_px=fill.last_px)
+    after = step(Position() if row is None else Position(row.qty, row.cost_basis, row.realized_pl))
     names = ", ".join(key)
     values = ", ".join(f":{name}" for name in key)
     tx.execute(

@@ -1,7 +1,7 @@
 """Questions without consequences: the one read service behind the CLI and the HTTP interface.
 
 ```
-decisions · executions · fills · positions   lists: newest first, filtered, one page at a time
+decisions · executions · fills · actions     lists: newest first, filtered, one page at a time
 decision · story                             one decision by its hash or a unique prefix of it
 summary · trading_states · discrepancies     how things stand
 ```
@@ -91,7 +91,7 @@ def decisions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
         "since": "d.created_at >= :since",
         "before": "d.decision_id < :before",
     }
-    return _page(tx, f"SELECT {_DECISION} FROM trade_decisions d", where, "d.decision_id", filters)
+    return page(tx, f"SELECT {_DECISION} FROM trade_decisions d", where, "d.decision_id", filters)
 
 
 def executions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def executions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
     source = (
         f"SELECT {_EXECUTION} FROM executions e LEFT JOIN trade_decisions d USING (decision_id)"
     )
-    return _page(tx, source, where, "e.execution_id", filters)
+    return page(tx, source, where, "e.execution_id", filters)
 
 
 def fills(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
@@ -121,32 +121,7 @@ def fills(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
         "before": "f.fill_id < :before",
     }
     source = f"SELECT {_FILL} FROM fills f JOIN executions e USING (execution_id)"
-    return _page(tx, source, where, "f.fill_id", filters)
-
-
-def positions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
-    """Positions per account and symbol, in that order; with a strategy in the filters, its own.
-
-    `status` may be `open` (qty is not 0) or `flat`. `id` is the row's rank from the end, for
-    paging only.
-    """
-    where = {
-        "status": "(CASE WHEN p.qty = 0 THEN 'flat' ELSE 'open' END) = :status",
-        "symbol": "p.symbol = :symbol",
-        "strategy": "p.strategy = :strategy",
-        "account": "p.account = :account",
-        "since": "p.updated_at >= :since",
-        "before": "p.id < :before",
-    }
-    table, strategy = "positions", "NULL::text"
-    if filters.strategy is not None:
-        table, strategy = "strategy_positions", "strategy"
-    source = f"""SELECT p.id, p.account, p.strategy, p.symbol, p.qty, p.avg_px, p.cost_basis,
-      p.realized_pl, p.updated_at
-    FROM (SELECT row_number() OVER (ORDER BY account DESC, symbol DESC, {strategy}) AS id, account,
-      {strategy} AS strategy, symbol, qty, avg_px, cost_basis, realized_pl, updated_at
-      FROM {table}) p"""
-    return _page(tx, source, where, "p.id", filters)
+    return page(tx, source, where, "f.fill_id", filters)
 
 
 def actions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
@@ -165,10 +140,10 @@ def actions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
       a.new_order_id, a.request_key, a.requested_by, a.reason, a.created_at, a.updated_at
     FROM order_actions a LEFT JOIN trade_decisions d USING (decision_id)
     LEFT JOIN executions e ON e.broker_order_id = a.broker_order_id"""
-    return _page(tx, source, where, "a.action_id", filters)
+    return page(tx, source, where, "a.action_id", filters)
 
 
-def _page(
+def page(
     tx: Connection, source: str, where: Mapping[str, str], key: str, filters: Filters
 ) -> list[dict[str, Any]]:
     """One page of `source`, largest `key` first, under the conditions that were asked for."""
@@ -180,7 +155,7 @@ def _page(
         text(f"{source} WHERE {conditions} ORDER BY {key} DESC LIMIT :limit"),
         {**asked, "limit": max(1, min(filters.limit, LIMIT_MAX))},
     )
-    return [_plain(row) for row in rows]
+    return [plain(row) for row in rows]
 
 
 # ---------------------------------------------------------------- one decision
@@ -205,7 +180,7 @@ def decision(tx: Connection, decision_hash: str) -> dict[str, Any] | None:
     ).all()
     if len(rows) > 1:
         raise HashNotUsable(f"{prefix} is the beginning of more than one decision_hash; give more")
-    return _plain(rows[0]) if rows else None
+    return plain(rows[0]) if rows else None
 
 
 def story(tx: Connection, decision_hash: str) -> dict[str, Any] | None:
@@ -281,7 +256,7 @@ def _story_rows(
     tx: Connection, query: str, parameters: Mapping[str, object]
 ) -> list[dict[str, Any]]:
     rows = tx.execute(text(f"{query} LIMIT :limit"), {**parameters, "limit": STORY_ROWS_MAX})
-    return [_plain(row) for row in rows]
+    return [plain(row) for row in rows]
 
 
 # ---------------------------------------------------------------- how things stand
@@ -337,7 +312,7 @@ def _snapshot(tx: Connection, account: str) -> dict[str, Any] | None:
           positions, observed_at FROM broker_accounts WHERE account = :account"""),
         {"account": account},
     ).one_or_none()
-    return None if row is None else _plain(row)
+    return None if row is None else plain(row)
 
 
 def trading_states(tx: Connection) -> list[dict[str, Any]]:
@@ -347,7 +322,7 @@ def trading_states(tx: Connection) -> list[dict[str, Any]]:
         ORDER BY scope <> 'global', scope LIMIT :limit"""),
         {"limit": LIMIT_MAX},
     )
-    return [_plain(row) for row in rows]
+    return [plain(row) for row in rows]
 
 
 def newest_policy(tx: Connection, account: str) -> dict[str, Any] | None:
@@ -358,7 +333,7 @@ def newest_policy(tx: Connection, account: str) -> dict[str, Any] | None:
         WHERE d.account = :account ORDER BY v.verdict_id DESC LIMIT 1"""),
         {"account": account},
     ).one_or_none()
-    return None if row is None else _plain(row)
+    return None if row is None else plain(row)
 
 
 def discrepancies(tx: Connection, open_only: bool = True, limit: int = 50) -> list[dict[str, Any]]:
@@ -369,13 +344,13 @@ def discrepancies(tx: Connection, open_only: bool = True, limit: int = 50) -> li
         ORDER BY discrepancy_id DESC LIMIT :limit"""),
         {"limit": max(1, min(limit, LIMIT_MAX))},
     )
-    return [_plain(row) for row in rows]
+    return [plain(row) for row in rows]
 
 
 # ---------------------------------------------------------------- JSON
 
 
-def _plain(row: Row[Any]) -> dict[str, Any]:
+def plain(row: Row[Any]) -> dict[str, Any]:
     """A row as plain JSON data."""
     return {name: _value(value) for name, value in row._mapping.items()}
 

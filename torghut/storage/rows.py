@@ -74,7 +74,8 @@ class ExecutionRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSnapshot:
-    """Newest answer of the broker about the account; by symbol: signed `positions`, `marks`."""
+    """Newest answer of the broker about the account; by symbol: signed `positions`, `marks`
+    (current prices) and `entry_pxs` (average entry prices)."""
 
     account_number: str
     equity: Decimal | None
@@ -86,6 +87,7 @@ class AccountSnapshot:
     shorting_enabled: bool | None
     positions: Mapping[str, Decimal]
     marks: Mapping[str, Decimal]
+    entry_pxs: Mapping[str, Decimal]
     observed_at: datetime
 
     def facts(self) -> AccountFacts:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from torghut.domain.errors import Fault
 from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.values import parse_instant, parse_symbol
-from torghut.storage import queries
+from torghut.storage import pnl, queries
 from torghut.storage.queries import Filters, HashNotUsable
 from torghut.web import documents
 from torghut.web.parts import Staff, WebParts
@@ -133,7 +133,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
 
     @routes.get("/positions", tags=["orders"], **documents.LIST)
     async def list_positions(query: Annotated[PositionQuery, Query()]) -> Response:
-        return await reader.page(queries.positions, query)
+        return await reader.page(pnl.positions, query)
 
     @routes.get("/decisions/{decision_hash}", tags=["decisions"], **documents.ONE)
     async def get_decision(decision_hash: str) -> Response:

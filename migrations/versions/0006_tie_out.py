@@ -1,0 +1,17 @@
+"""Tie-out: entries besides fills, what looks at the broker's answers left open, entry prices."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0006_tie_out"
+down_revision = "0004_risk"
+
+
+def upgrade() -> None:
+    sql = Path(__file__).parent.parent / "sql" / "0006_tie_out.sql"
+    op.get_bind().connection.driver_connection.execute(sql.read_text(encoding="utf-8"))
+
+
+def downgrade() -> None:
+    raise RuntimeError("schema 0006_tie_out holds entries of the ledger: restore a backup instead.")

@@ -1,0 +1,145 @@
+"""discrepancies: differences between our books and the broker's, with evidence (P12).
+
+`open_` shows one, `renew` brings its evidence up to date, `end` closes it with the reason why. One
+stands open per (account, kind, subject): opening it again changes nothing. Each change brings its
+event in the same transaction (P9).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from torghut.domain.discrepancies import DiscrepancyKind
+from torghut.domain.events import Event, EventKind
+from torghut.storage import control
+
+SEEN_EVERY = timedelta(minutes=1)
+
+Key = tuple[DiscrepancyKind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDiscrepancy:
+    """A discrepancy that is open."""
+
+    discrepancy_id: int
+    kind: DiscrepancyKind
+    subject: str
+    evidence: Mapping[str, Any]
+
+
+def open_(
+    tx: Connection,
+    account: str,
+    kind: DiscrepancyKind,
+    subject: str,
+    evidence: Mapping[str, object],
+    *,
+    actor: str,
+    now: datetime,
+) -> bool:
+    """Make a difference visible; True if it is new, False if it already stands open."""
+    opened = tx.execute(
+        text("""
+        INSERT INTO discrepancies (account, kind, subject, evidence, opened_at, seen_at)
+        VALUES (:account, :kind, :subject, CAST(:evidence AS jsonb), :now, :now)
+        ON CONFLICT (account, kind, subject) WHERE resolved_at IS NULL
+        DO NOTHING RETURNING discrepancy_id"""),
+        {
+            "account": account,
+            "kind": kind.value,
+            "subject": subject,
+            "evidence": json.dumps(dict(evidence), default=str),
+            "now": now,
+        },
+    ).scalar_one_or_none()
+    if opened is None:
+        return False
+    payload = {"kind": kind.value, "subject": subject, **evidence}
+    event = Event(EventKind.DISCREPANCY_OPENED, actor, account=account, payload=payload)
+    control.add_events(tx, [event], now=now)
+    return True
+
+
+def standing(
+    tx: Connection, account: str, kinds: Sequence[DiscrepancyKind]
+) -> dict[Key, OpenDiscrepancy]:
+    """(kind, subject) → what stands open of these kinds."""
+    rows = tx.execute(
+        text("""SELECT discrepancy_id, kind, subject, evidence FROM discrepancies
+        WHERE account = :account AND resolved_at IS NULL AND kind = ANY(CAST(:kinds AS text[]))"""),
+        {"account": account, "kinds": [kind.value for kind in kinds]},
+    )
+    found = [
+        OpenDiscrepancy(row.discrepancy_id, DiscrepancyKind(row.kind), row.subject, row.evidence)
+        for row in rows
+    ]
+    return {(one.kind, one.subject): one for one in found}
+
+
+def renew(
+    tx: Connection, one: OpenDiscrepancy, evidence: Mapping[str, object], *, now: datetime
+) -> None:
+    """Bring the evidence of an open discrepancy up to date; once a minute it is seen again."""
+    tx.execute(
+        text("""
+        UPDATE discrepancies SET evidence = CAST(:evidence AS jsonb), seen_at = :now
+        WHERE discrepancy_id = :id AND resolved_at IS NULL
+          AND (evidence <> CAST(:evidence AS jsonb) OR seen_at < :stale)"""),
+        {
+            "id": one.discrepancy_id,
+            "evidence": json.dumps(dict(evidence), default=str),
+            "now": now,
+            "stale": now - SEEN_EVERY,
+        },
+    )
+
+
+def end(
+    tx: Connection,
+    account: str,
+    kinds: Sequence[DiscrepancyKind],
+    subjects: Sequence[str],
+    *,
+    resolution: str,
+    actor: str,
+    now: datetime,
+) -> int:
+    """Close what stands open of these kinds about `subjects`; how many that were."""
+    rows = tx.execute(
+        text("""
+        UPDATE discrepancies SET resolved_at = :now, resolution = :resolution
+        WHERE account = :account AND kind = ANY(CAST(:kinds AS text[])) AND resolved_at IS NULL
+          AND subject = ANY(CAST(:subjects AS text[]))
+        RETURNING account, kind, subject"""),
+        {
+            "account": account,
+            "kinds": [kind.value for kind in kinds],
+            "subjects": list(subjects),
+            "resolution": resolution,
+            "now": now,
+        },
+    ).all()
+    return _report(tx, rows, resolution, actor=actor, now=now)
+
+
+def _report(
+    tx: Connection, rows: Sequence[Row[Any]], resolution: str, *, actor: str, now: datetime
+) -> int:
+    events = [
+        Event(
+            EventKind.DISCREPANCY_RESOLVED,
+            actor,
+            account=row.account,
+            payload={"kind": row.kind, "subject": row.subject, "resolution": resolution},
+        )
+        for row in rows
+    ]
+    control.add_events(tx, events, now=now)
+    return len(rows)
