@@ -20,6 +20,9 @@ from torghut.domain.events import Event, EventKind
 from torghut.storage import control
 
 SEEN_EVERY = timedelta(minutes=1)
+LEFT_OUT_MAX = 5
+
+LEFT_OUT = (DiscrepancyKind.UNREADABLE_ROW, DiscrepancyKind.CANNOT_BE_BOOKED)
 
 Key = tuple[DiscrepancyKind, str]
 
@@ -127,6 +130,54 @@ def end(
         },
     ).all()
     return _report(tx, rows, resolution, actor=actor, now=now)
+
+
+def end_late_orders(
+    tx: Connection, account: str, *, resolution: str, actor: str, now: datetime
+) -> int:
+    """Close `order_after_end` where every order of the decision has ended and none was filled.
+
+    One that was replaced by an order that we do not know yet has not ended. What was filled moved
+    money, and stays until a person has seen it.
+    """
+    rows = tx.execute(
+        text("""
+        UPDATE discrepancies d SET resolved_at = :now, resolution = :resolution
+        WHERE d.account = :account AND d.kind = :kind AND d.resolved_at IS NULL
+          AND (SELECT bool_and(e.terminal AND e.cum_qty = 0 AND (e.replaced_by IS NULL OR EXISTS
+              (SELECT 1 FROM executions s WHERE s.broker_order_id = e.replaced_by)))
+            FROM trade_decisions t JOIN executions e USING (decision_id)
+            WHERE t.decision_hash = d.subject)
+        RETURNING d.account, d.kind, d.subject"""),
+        {
+            "account": account,
+            "kind": DiscrepancyKind.ORDER_AFTER_END.value,
+            "resolution": resolution,
+            "now": now,
+        },
+    ).all()
+    return _report(tx, rows, resolution, actor=actor, now=now)
+
+
+def left_out(tx: Connection, account: str, what: str, *, before: datetime) -> list[str]:
+    """Subjects that our books lack since `before`, because they could not be read or booked;
+    longest open first, LEFT_OUT_MAX at the most. `what`: "order", "fill" or "entry".
+    """
+    return list(
+        tx.execute(
+            text("""SELECT subject FROM discrepancies
+            WHERE account = :account AND resolved_at IS NULL AND opened_at <= :before
+              AND kind = ANY(CAST(:kinds AS text[])) AND evidence ->> 'what' = :what
+            ORDER BY discrepancy_id LIMIT :limit"""),
+            {
+                "account": account,
+                "kinds": [kind.value for kind in LEFT_OUT],
+                "what": what,
+                "before": before,
+                "limit": LEFT_OUT_MAX,
+            },
+        ).scalars()
+    )
 
 
 def _report(
