@@ -1,8 +1,8 @@
 """discrepancies: differences between our books and the broker's, with evidence (P12).
 
-`open_` shows one, `renew` brings its evidence up to date, `end` closes it with the reason why. One
-stands open per (account, kind, subject): opening it again changes nothing. Each change brings its
-event in the same transaction (P9).
+`open_` shows one, `renew` brings its evidence up to date, `end` closes it with the reason why, and
+`resolve` because a person says so. One stands open per (account, kind, subject): opening it again
+changes nothing. Each change brings its event in the same transaction (P9).
 """
 
 from __future__ import annotations
@@ -178,6 +178,39 @@ def left_out(tx: Connection, account: str, what: str, *, before: datetime) -> li
             },
         ).scalars()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One discrepancy, open or not; `kind` may be of a later version."""
+
+    discrepancy_id: int
+    account: str
+    kind: str
+    subject: str
+    resolution: str | None
+
+
+def locked(tx: Connection, discrepancy_id: int) -> Discrepancy | None:
+    """One discrepancy, held until the transaction ends; None if there is none of this id."""
+    row = tx.execute(
+        text("""SELECT discrepancy_id, account, kind, subject, resolution FROM discrepancies
+        WHERE discrepancy_id = :id FOR UPDATE"""),
+        {"id": discrepancy_id},
+    ).one_or_none()
+    return None if row is None else Discrepancy(**row._mapping)
+
+
+def resolve(
+    tx: Connection, discrepancy_id: int, *, resolution: str, actor: str, now: datetime
+) -> bool:
+    """Close one by its id; False if it is not open."""
+    rows = tx.execute(
+        text("""UPDATE discrepancies SET resolved_at = :now, resolution = :resolution
+        WHERE discrepancy_id = :id AND resolved_at IS NULL RETURNING account, kind, subject"""),
+        {"id": discrepancy_id, "resolution": resolution, "now": now},
+    ).all()
+    return _report(tx, rows, resolution, actor=actor, now=now) == 1
 
 
 def _report(
