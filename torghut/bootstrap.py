@@ -48,6 +48,7 @@ from torghut.services.claiming import Claimer
 from torghut.services.executor import Executor
 from torghut.services.intake import IntakeDesk
 from torghut.services.knight_guard import KnightGuard
+from torghut.services.late_orders import LateOrders
 from torghut.services.limit_reload import LimitReload, PolicyInForce
 from torghut.services.live_updates import LiveUpdates
 from torghut.services.loops import Loop
@@ -117,6 +118,7 @@ class Daemon:
             self._questions,
             self.outside,
             TieOut(settings.account, database, self._questions, settings.tolerance, clock=utc_now),
+            LateOrders(settings.account, cancel=settings.late_orders == "cancel"),
             clock=utc_now,
         )
         self.live = self._live_updates(at)
@@ -374,8 +376,9 @@ def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
             owner = owner_name()
             lease = leases.borrow(tx, settings.account, owner, ttl_s=settings.lease_ttl_s)
         tie_out = TieOut(settings.account, database, questions, settings.tolerance, clock=utc_now)
+        late_orders = LateOrders(settings.account, cancel=settings.late_orders == "cancel")
         reconciler = Reconciler(
-            settings.account, database, questions, outside, tie_out, clock=utc_now
+            settings.account, database, questions, outside, tie_out, late_orders, clock=utc_now
         )
         try:
             return reconciler.run_once(lease, utc_now())

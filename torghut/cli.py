@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torghut import cli_control, cli_ledger, cli_orders, cli_reads, cli_replay
+from torghut import (
+    cli_control,
+    cli_discrepancies,
+    cli_ledger,
+    cli_orders,
+    cli_reads,
+    cli_replay,
+)
 
 if TYPE_CHECKING:
     from torghut.config import Settings
@@ -75,6 +82,7 @@ cli_replay.register(app, _settings, connect)
 cli_control.register(app, connect)
 cli_ledger.register(app, connect)
 cli_orders.register(app)
+cli_discrepancies.register(app, connect)
 
 
 @app.command()

@@ -198,9 +198,8 @@ def _summary(tx: Connection, account: str | None) -> dict[str, Any]:
     from torghut.storage import queries
 
     account = account or config.load().account
-    found = queries.discrepancies(tx, limit=LIMIT_MAX)
-    ours = [item for item in found if item["account"] == account]
-    return {**queries.summary(tx, account), "discrepancies": ours[:DISCREPANCIES_SHOWN]}
+    newest = queries.Filters(status="open", account=account, limit=DISCREPANCIES_SHOWN)
+    return {**queries.summary(tx, account), "discrepancies": queries.discrepancies(tx, newest)}
 
 
 # ---------------------------------------------------------------- database

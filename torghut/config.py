@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     session_policy: Literal["send", "hold", "deny"] = "send"
     decision_ttl_s: float = Field(default=86_400, gt=0)
     facts_wait_s: float = Field(default=30, ge=0, le=3600)
+    late_orders: Literal["cancel", "keep"] = "cancel"
     order_stuck_s: float = Field(default=300, ge=1, le=86_400)
     position_tolerance_qty: Decimal = Field(default=Decimal(0), ge=0)
     cash_tolerance: Decimal = Field(default=Decimal(1), ge=0)

@@ -33,6 +33,7 @@ from torghut.services.executor import Executor
 from torghut.services.flattening import Flattener
 from torghut.services.intake import IntakeDesk
 from torghut.services.knight_guard import KnightGuard
+from torghut.services.late_orders import LateOrders
 from torghut.services.limit_reload import PolicyInForce
 from torghut.services.order_calls import OrderCaller
 from torghut.services.order_desk import OrderDesk
@@ -149,7 +150,13 @@ class Rig:
             ACCOUNT, self.database, self.questions, self.settings.tolerance, clock=self.time
         )
         self.reconciler = Reconciler(
-            ACCOUNT, self.database, self.questions, self._facts(), self.tie_out, clock=self.time
+            ACCOUNT,
+            self.database,
+            self.questions,
+            self._facts(),
+            self.tie_out,
+            LateOrders(ACCOUNT, cancel=self.settings.late_orders == "cancel"),
+            clock=self.time,
         )
         self.guard = self.new_guard()
         self.desk_of_orders = self.new_order_desk()

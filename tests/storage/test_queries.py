@@ -390,7 +390,7 @@ def test_summary(database: Database) -> None:
         assert json.loads(json.dumps(stands)) == stands
 
         assert [row["scope"] for row in queries.trading_states(tx)] == ["account:paper"]
-        [opened] = queries.discrepancies(tx)
+        [opened] = queries.discrepancies(tx, Filters(status="open", account=ACCOUNT))
         assert opened["evidence"] == {"qty": "9"} and opened["resolved_at"] is None
 
 
@@ -400,6 +400,8 @@ def test_every_question_may_be_asked_of_a_read_only_snapshot(database: Database)
         for list_ in (queries.decisions, queries.executions, queries.fills, pnl.positions):
             assert list_(tx, Filters(strategy="s", symbol="A", account="a", status="open")) == []
         assert queries.decision(tx, "a" * 64) is None
-        assert queries.discrepancies(tx, open_only=False) == []
+        for status in (None, "open", "resolved"):
+            whole = Filters(status=status, account="a", since=NOW, before=9)
+            assert queries.discrepancies(tx, whole) == []
         assert queries.trading_states(tx) == []
         queries.summary(tx, ACCOUNT)

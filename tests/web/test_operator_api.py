@@ -10,9 +10,10 @@ from tests.web.conftest import Served
 from tests.web.test_decisions_api import faults
 from torghut.clock import utc_now
 from torghut.config import Settings
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.exposure import TradingState
 from torghut.services import operator
-from torghut.storage import control, intake, leases
+from torghut.storage import control, discrepancies, intake, leases
 
 
 def state(served: Served) -> str:
@@ -130,3 +131,49 @@ def test_the_shared_logic(served: Served) -> None:
     for wrong in ("", "x" * 501, "\0"):
         with pytest.raises(operator.NotChanged, match="reason"):
             operator.resume(served.database, scope, reason=wrong, **arguments)  # type: ignore[arg-type]
+
+
+def opened(served: Served, kind: DiscrepancyKind, subject: str) -> int:
+    with served.database.transaction() as tx:
+        discrepancies.open_(
+            tx, "paper", kind, subject, {"why": "a test"}, actor="test", now=utc_now()
+        )
+        standing = discrepancies.standing(tx, "paper", [kind])
+    return standing[kind, subject].discrepancy_id
+
+
+def test_discrepancies_are_listed_and_resolved(served: Served) -> None:
+    """Pages, newest first; closed with who and why, once, with its event."""
+    ids = [opened(served, DiscrepancyKind.ORDER_DIFFERS, f"hash-{n}") for n in range(3)]
+    first = served.client.get("/v1/discrepancies", params={"status": "open", "limit": 2}).json()
+    assert [item["id"] for item in first["items"]] == ids[:0:-1]
+    rest = served.client.get("/v1/discrepancies", params={"cursor": first["next_cursor"]}).json()
+    assert ([item["id"] for item in rest["items"]], rest["next_cursor"]) == (ids[:1], None)
+    path = f"/v1/discrepancies/{ids[0]}:resolve"
+    done = served.client.post(path, json={"reason": "looked into"})
+    assert (done.status_code, done.json()["resolution"]) == (200, "resolved by http: looked into")
+    again = served.client.post(path, json={"reason": "looked into"})
+    assert again.status_code == 409
+    assert "closed already: resolved by http" in again.json()["detail"]
+    for status, found in (("open", ids[:0:-1]), ("resolved", ids[:1])):
+        page = served.client.get("/v1/discrepancies", params={"status": status}).json()
+        assert [item["id"] for item in page["items"]] == found
+    with served.database.transaction() as tx:
+        rows = tx.execute(text("SELECT actor FROM events WHERE kind = 'discrepancy.resolved'"))
+        assert [row.actor for row in rows] == ["http"]
+
+
+def test_a_resolution_that_cannot_be(served: Served) -> None:
+    id_ = opened(served, DiscrepancyKind.CASH_DIFFERS, "cash")
+    back = served.client.post(f"/v1/discrepancies/{id_}:resolve", json={"reason": "never mind"})
+    assert back.status_code == 409
+    assert "torghut accept cash" in back.json()["detail"]
+    unknown = served.client.post("/v1/discrepancies/99:resolve", json={"reason": "why"})
+    assert unknown.status_code == 404
+    for body in ({}, {"reason": "  "}, {"reason": "x", "account": "paper"}):
+        refused = served.client.post(f"/v1/discrepancies/{id_}:resolve", json=body)
+        assert refused.status_code == 422, body
+    assert served.client.get("/v1/discrepancies", params={"symbol": "AAPL"}).status_code == 422
+    for wrong in ("x", "0", "9" * 30):
+        refused = served.client.post(f"/v1/discrepancies/{wrong}:resolve", json={"reason": "why"})
+        assert refused.status_code == 422

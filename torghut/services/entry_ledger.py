@@ -20,7 +20,7 @@ from torghut.domain.events import Event, EventKind
 from torghut.domain.values import canonical_amount
 from torghut.ports import AccountEntry, Broker, Page
 from torghut.services.questions import Questions
-from torghut.services.recording import guarded, note_unreadable
+from torghut.services.recording import guarded, note_taken, note_unreadable
 from torghut.storage import account_entries, control
 from torghut.storage.account_entries import Entry
 from torghut.storage.database import Database
@@ -63,22 +63,24 @@ class EntryLedger:
 
     def _book(self, lease: Lease, page: Page[AccountEntry]) -> int:
         now = self._clock()
-        booked = 0
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             keys = [entry.activity_id for entry in page]
             fresh = account_entries.unknown(tx, self._account, keys)
             if fresh:
                 fence(tx, lease)
+            booked: list[str] = []
             for one in page:
-                if one.activity_id in fresh:
-                    write = partial(record_entry, tx, self._account, _entry(one), now=now)
-                    booked += guarded(
-                        tx, self._account, one.activity_id, write, actor=ACTOR, what="entry",
-                        now=now,
-                    )  # fmt: skip
+                key = one.activity_id
+                write = partial(record_entry, tx, self._account, _entry(one), now=now)
+                if key in fresh and guarded(
+                    tx, self._account, key, write, actor=ACTOR, what="entry", now=now
+                ):
+                    booked.append(key)
+            taken = [*booked, *(key for key in keys if key not in fresh)]
+            note_taken(tx, self._account, taken, actor=ACTOR, now=now)
             note_unreadable(tx, self._account, page, what="entry", actor=ACTOR, now=now)
-        return booked
+        return len(booked)
 
 
 def record_entry(tx: Connection, account: str, entry: Entry, *, now: datetime) -> None:

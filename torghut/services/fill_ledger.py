@@ -26,7 +26,7 @@ from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Broker, FillActivity, Page
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.questions import Questions
-from torghut.services.recording import guarded, note_unreadable
+from torghut.services.recording import guarded, note_taken, note_unreadable
 from torghut.storage import control, decisions, executions, fills
 from torghut.storage.database import Database
 from torghut.storage.fills import Booking
@@ -94,12 +94,15 @@ class FillLedger:
             fresh = fills.unknown(tx, [fill.activity_id for fill in page])
             if fresh:
                 fence(tx, lease)
+            taken = [fill.activity_id for fill in page if fill.activity_id not in fresh]
             for fill in page:
                 execution = known.get(fill.broker_order_id)
                 if fill.activity_id not in fresh or execution is None:
                     continue
                 key = self._book(tx, fill, execution, strategies, now)
                 counts[key] = counts.get(key, 0) + 1
+                taken += [fill.activity_id] if key == "fills" else []
+            note_taken(tx, self._account, taken, actor=ACTOR, now=now)
             note_unreadable(tx, self._account, page, what="fill", actor=ACTOR, now=now)
             newest = max((fill.transact_time for fill in page), default=None)
             if newest is not None:

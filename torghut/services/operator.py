@@ -3,11 +3,12 @@
     halt    nothing new is sent; what stands at the broker is still followed
     reduce  only orders that shrink a position are sent
     resume  back to active
+    resolve a discrepancy that a person has looked into
 
-Each change is one transaction with its event, under an actor and a reason, and survives restarts
-(P11). A scope is `global`, one account, or one strategy on every account; the strictest of those
-that apply is in force, so an account stays halted until its own scope *and* the global one are
-active. A trip of the program's own is lifted the same way, by a person.
+Each is one transaction with its event, under an actor and a reason, and survives restarts (P11). A
+scope is `global`, one account, or one strategy on every account; the strictest of those that apply
+is in force, so an account stays halted until its own scope *and* the global one are active. A trip
+of the program's own is lifted the same way, by a person.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from functools import partial
 from sqlalchemy import Connection
 
 from torghut.config import Settings
+from torghut.domain.discrepancies import DRIFTS
 from torghut.domain.errors import Fault, TorghutError
 from torghut.domain.exposure import TradingState
 from torghut.domain.values import parse_text
-from torghut.storage import control, facts, leases
+from torghut.storage import control, discrepancies, facts, leases
 from torghut.storage.control import GLOBAL
 from torghut.storage.database import Database
 
@@ -35,6 +37,14 @@ class NotChanged(TorghutError):
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
         self.fault = fault
+
+
+class UnknownDiscrepancy(TorghutError):
+    """There is no discrepancy of this id."""
+
+
+class NotResolved(TorghutError):
+    """The discrepancy is closed already, or would be open again at the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +103,7 @@ def change(
     in the settings, or have decided or been restricted before. Raises NotChanged (unknown scope, no
     usable reason), DatabaseUnavailable.
     """
-    try:
-        reason = parse_text(reason.strip(), length_max=REASON_LENGTH_MAX)
-    except ValueError as error:
-        raise NotChanged(Fault("reason", str(error))) from None
+    reason = _reason(reason)
 
     def write(tx: Connection) -> TradingState | None:
         _check_known(tx, scope, settings)
@@ -114,6 +121,46 @@ def change(
 halt = partial(change, TradingState.HALTED)
 reduce = partial(change, TradingState.REDUCING)
 resume = partial(change, TradingState.ACTIVE)
+
+
+def resolve(
+    database: Database, discrepancy_id: int, *, actor: str, reason: str, now: datetime
+) -> dict[str, object]:
+    """Close a discrepancy because a person says so, and keep who and why; plain JSON of it.
+
+    Raises UnknownDiscrepancy, NotResolved, NotChanged (no usable reason), DatabaseUnavailable.
+    """
+    resolution = f"resolved by {actor}: {_reason(reason)}"
+    with database.transaction() as tx:
+        found = discrepancies.locked(tx, discrepancy_id)
+        if found is None:
+            raise UnknownDiscrepancy(
+                f"no discrepancy {discrepancy_id}; list them: torghut discrepancies --all"
+            )
+        if found.kind in DRIFTS and found.resolution is None:
+            raise NotResolved(
+                f"discrepancy {discrepancy_id}, {found.kind} {found.subject}, would come back at"
+                " the next look; take the broker's amount into our books instead: torghut accept"
+                f" {found.subject} --account {found.account} --reason WHY"
+            )
+        if not discrepancies.resolve(
+            tx, discrepancy_id, resolution=resolution, actor=actor, now=now
+        ):
+            raise NotResolved(f"discrepancy {discrepancy_id} is closed already: {found.resolution}")
+    return {
+        "id": discrepancy_id,
+        "account": found.account,
+        "kind": found.kind,
+        "subject": found.subject,
+        "resolution": resolution,
+    }
+
+
+def _reason(reason: str) -> str:
+    try:
+        return parse_text(reason.strip(), length_max=REASON_LENGTH_MAX)
+    except ValueError as error:
+        raise NotChanged(Fault("reason", str(error))) from None
 
 
 def _check_known(tx: Connection, scope: str, settings: Settings) -> None:

@@ -32,7 +32,6 @@ from sqlalchemy import Connection
 
 from torghut import telemetry
 from torghut.clock import Clock
-from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
@@ -49,13 +48,15 @@ from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Broker, Page
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.fill_ledger import FillLedger
+from torghut.services.late_orders import LateOrders
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
 from torghut.services.recording import (
-    book_own_order,
     guarded,
     note_duplicate,
+    note_taken,
     note_unreadable,
+    write_own_order,
 )
 from torghut.services.tie_out import TieOut
 from torghut.storage import control, decisions, discrepancies, executions, order_targets
@@ -92,6 +93,7 @@ class Reconciler:
         questions: Questions,
         outside: OutsideFacts,
         tie_out: TieOut,
+        late_orders: LateOrders,
         *,
         clock: Clock,
     ) -> None:
@@ -100,6 +102,7 @@ class Reconciler:
         self._questions = questions
         self._outside = outside
         self._tie_out = tie_out
+        self._late_orders = late_orders
         self._clock = clock
         self._pass = threading.Lock()
         self._fills = FillLedger(
@@ -186,10 +189,12 @@ class Reconciler:
 
     def _open_step(self, lease: Lease) -> Counts:
         """local → broker: executions still open here; by list where that saves requests."""
+        unlisted = self._clock() - timedelta(seconds=OVERLAP_S)
         with self._database.transaction() as tx:
             rows = executions.unfinished(tx, self._account, limit=OPEN_MAX)
             lost = order_targets.lost_successors(tx, self._account, limit=ASK_SINGLY_MAX)
-        if not rows and not lost:
+            left_out = discrepancies.left_out(tx, self._account, "order", before=unlisted)
+        if not (rows or lost or left_out):
             return {}
         listed = self._ask(lambda broker: broker.open_orders())
         seen = {order.broker_order_id: order for order in listed}
@@ -197,10 +202,9 @@ class Reconciler:
         if len(missing) > ASK_SINGLY_MAX:
             oldest = min(row.broker_created_at for row in missing.values())
             seen |= self._listed(oldest - timedelta(seconds=OVERLAP_S))
-        asked, failures = self._asked_singly(
-            [*(id_ for id_ in lost if id_ not in seen), *(i for i in missing if i not in seen)]
-        )
-        ours = {row.broker_order_id for row in rows} | set(lost)
+        wanted = dict.fromkeys([*lost, *missing, *left_out])
+        asked, failures = self._asked_singly([id_ for id_ in wanted if id_ not in seen])
+        ours = {row.broker_order_id for row in rows} | {*lost, *left_out}
         found = [order for id_, order in (seen | asked).items() if id_ in ours]
         counts: Counts = {"unanswered": failures}
         for start in range(0, len(found), CHUNK_MAX):
@@ -248,6 +252,7 @@ class Reconciler:
                 Event(EventKind.DECISION_CLOSED, ACTOR, self._account, hash_) for hash_ in closed
             ]
             control.add_events(tx, events, now=now)
+            self._late_orders.end_settled(tx, now=now)
             count, oldest = decisions.doubts(tx, self._account)
         telemetry.IN_DOUBT.labels(self._account).set(count)
         age_s = (now - oldest).total_seconds() if oldest else 0.0
@@ -269,6 +274,7 @@ class Reconciler:
             if corrections:
                 fence(tx, lease)
             counts["unheard"] = unheard
+            taken = {order.broker_order_id for order in page}
             for correction in corrections:
                 owner = owners.get(correction.order.client_order_id)
                 order = correction.order
@@ -281,8 +287,11 @@ class Reconciler:
                     what="order",
                     now=now,
                 )
+                if not stored:
+                    taken.discard(order.broker_order_id)
                 key = correction.kind.value if stored else "poison"
                 counts[key] = counts.get(key, 0) + 1
+            note_taken(tx, self._account, sorted(taken), actor=ACTOR, now=now)
             if newest is not None:
                 control.set_cursor(tx, self._account, "orders", canonical_instant(newest), now=now)
             reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
@@ -339,19 +348,9 @@ class Reconciler:
                 event = Event(EventKind.ADOPTED, ACTOR, self._account, None, payload)
                 control.add_events(tx, [event], now=now)
             return
-        if not book_own_order(tx, owner, order, origin="reconciled", source="rest", now=now):
-            return
+        write_own_order(tx, owner, order, origin="reconciled", source="rest", now=now)
         if correction.kind is CorrectionKind.LATE:
-            evidence = {"broker_order_id": order.broker_order_id, "decision": owner.status.value}
-            discrepancies.open_(
-                tx,
-                self._account,
-                DiscrepancyKind.ORDER_AFTER_END,
-                owner.decision_hash,
-                evidence,
-                actor=ACTOR,
-                now=now,
-            )
+            self._late_orders.note(tx, owner, order, now=now)
         if owner.status in (DecisionStatus.SUBMITTING, DecisionStatus.IN_DOUBT):
             self._settle(tx, owner, order, lease, now)
 

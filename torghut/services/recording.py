@@ -6,7 +6,7 @@ the settler (a lookup) and the reconciler (the broker's lists).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -25,10 +25,13 @@ from torghut.domain.submission import LOOKUP_CAP_S, Step
 from torghut.ports import Page
 from torghut.storage import discrepancies, executions, order_actions
 from torghut.storage.database_faults import first_line
+from torghut.storage.discrepancies import LEFT_OUT
 from torghut.storage.executions import Observation, Recorded
 from torghut.storage.rows import DecisionRow
 
 CANNOT_BE_BOOKED = Step(DecisionStatus.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, wait_s=LOOKUP_CAP_S)
+
+TAKEN = "it is read and booked now"
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -48,7 +51,7 @@ def book_own_order(
 
     False if it cannot be stored at all: then that is a discrepancy, and nothing else was written.
     """
-    write = partial(_book, tx, decision, order, origin=origin, source=source, now=now)
+    write = partial(write_own_order, tx, decision, order, origin=origin, source=source, now=now)
     return guarded(
         tx, decision.account, order.broker_order_id, write, actor=origin, what="order", now=now
     )
@@ -78,7 +81,7 @@ def guarded(
         return False
 
 
-def _book(
+def write_own_order(
     tx: Connection,
     decision: DecisionRow,
     order: Order,
@@ -87,6 +90,7 @@ def _book(
     source: str,
     now: datetime,
 ) -> None:
+    """As `book_own_order`, raising for what cannot be stored."""
     recorded = executions.record(
         tx, decision.account, Observation(order, decision.decision_id, origin, source), now=now
     )
@@ -138,6 +142,13 @@ def note_unreadable(
         discrepancies.open_(
             tx, account, DiscrepancyKind.UNREADABLE_ROW, subject, evidence, actor=actor, now=now
         )
+
+
+def note_taken(
+    tx: Connection, account: str, subjects: Sequence[str], *, actor: str, now: datetime
+) -> None:
+    """What was left out of the books before is in them: its discrepancy ends."""
+    discrepancies.end(tx, account, LEFT_OUT, subjects, resolution=TAKEN, actor=actor, now=now)
 
 
 def note_duplicate(

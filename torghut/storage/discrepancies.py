@@ -1,8 +1,8 @@
 """discrepancies: differences between our books and the broker's, with evidence (P12).
 
-`open_` shows one, `renew` brings its evidence up to date, `end` closes it with the reason why. One
-stands open per (account, kind, subject): opening it again changes nothing. Each change brings its
-event in the same transaction (P9).
+`open_` shows one, `renew` brings its evidence up to date, `end` closes it with the reason why, and
+`resolve` because a person says so. One stands open per (account, kind, subject): opening it again
+changes nothing. Each change brings its event in the same transaction (P9).
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from torghut.domain.events import Event, EventKind
 from torghut.storage import control
 
 SEEN_EVERY = timedelta(minutes=1)
+LEFT_OUT_MAX = 5
+
+LEFT_OUT = (DiscrepancyKind.UNREADABLE_ROW, DiscrepancyKind.CANNOT_BE_BOOKED)
 
 Key = tuple[DiscrepancyKind, str]
 
@@ -127,6 +130,87 @@ def end(
         },
     ).all()
     return _report(tx, rows, resolution, actor=actor, now=now)
+
+
+def end_late_orders(
+    tx: Connection, account: str, *, resolution: str, actor: str, now: datetime
+) -> int:
+    """Close `order_after_end` where every order of the decision has ended and none was filled.
+
+    One that was replaced by an order that we do not know yet has not ended. What was filled moved
+    money, and stays until a person has seen it.
+    """
+    rows = tx.execute(
+        text("""
+        UPDATE discrepancies d SET resolved_at = :now, resolution = :resolution
+        WHERE d.account = :account AND d.kind = :kind AND d.resolved_at IS NULL
+          AND (SELECT bool_and(e.terminal AND e.cum_qty = 0 AND (e.replaced_by IS NULL OR EXISTS
+              (SELECT 1 FROM executions s WHERE s.broker_order_id = e.replaced_by)))
+            FROM trade_decisions t JOIN executions e USING (decision_id)
+            WHERE t.decision_hash = d.subject)
+        RETURNING d.account, d.kind, d.subject"""),
+        {
+            "account": account,
+            "kind": DiscrepancyKind.ORDER_AFTER_END.value,
+            "resolution": resolution,
+            "now": now,
+        },
+    ).all()
+    return _report(tx, rows, resolution, actor=actor, now=now)
+
+
+def left_out(tx: Connection, account: str, what: str, *, before: datetime) -> list[str]:
+    """Subjects that our books lack since `before`, because they could not be read or booked;
+    longest open first, LEFT_OUT_MAX at the most. `what`: "order", "fill" or "entry".
+    """
+    return list(
+        tx.execute(
+            text("""SELECT subject FROM discrepancies
+            WHERE account = :account AND resolved_at IS NULL AND opened_at <= :before
+              AND kind = ANY(CAST(:kinds AS text[])) AND evidence ->> 'what' = :what
+            ORDER BY discrepancy_id LIMIT :limit"""),
+            {
+                "account": account,
+                "kinds": [kind.value for kind in LEFT_OUT],
+                "what": what,
+                "before": before,
+                "limit": LEFT_OUT_MAX,
+            },
+        ).scalars()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One discrepancy, open or not; `kind` may be of a later version."""
+
+    discrepancy_id: int
+    account: str
+    kind: str
+    subject: str
+    resolution: str | None
+
+
+def locked(tx: Connection, discrepancy_id: int) -> Discrepancy | None:
+    """One discrepancy, held until the transaction ends; None if there is none of this id."""
+    row = tx.execute(
+        text("""SELECT discrepancy_id, account, kind, subject, resolution FROM discrepancies
+        WHERE discrepancy_id = :id FOR UPDATE"""),
+        {"id": discrepancy_id},
+    ).one_or_none()
+    return None if row is None else Discrepancy(**row._mapping)
+
+
+def resolve(
+    tx: Connection, discrepancy_id: int, *, resolution: str, actor: str, now: datetime
+) -> bool:
+    """Close one by its id; False if it is not open."""
+    rows = tx.execute(
+        text("""UPDATE discrepancies SET resolved_at = :now, resolution = :resolution
+        WHERE discrepancy_id = :id AND resolved_at IS NULL RETURNING account, kind, subject"""),
+        {"id": discrepancy_id, "resolution": resolution, "now": now},
+    ).all()
+    return _report(tx, rows, resolution, actor=actor, now=now) == 1
 
 
 def _report(

@@ -336,13 +336,23 @@ def newest_policy(tx: Connection, account: str) -> dict[str, Any] | None:
     return None if row is None else plain(row)
 
 
-def discrepancies(tx: Connection, open_only: bool = True, limit: int = 50) -> list[dict[str, Any]]:
-    """Differences between our books and the broker's, newest first."""
-    condition = "resolved_at IS NULL" if open_only else "true"
+def discrepancies(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
+    """Differences between our books and the broker's, newest first (status: open, resolved); of
+    the filters only status, account, since (opened_at), limit and before are looked at."""
     rows = tx.execute(
-        text(f"""SELECT {_DISCREPANCY} FROM discrepancies WHERE {condition}
+        text(f"""SELECT {_DISCREPANCY} FROM discrepancies
+        WHERE (CAST(:account AS text) IS NULL OR account = :account)
+          AND (CAST(:status AS text) IS NULL OR (resolved_at IS NULL) = (:status = 'open'))
+          AND (CAST(:since AS timestamptz) IS NULL OR opened_at >= :since)
+          AND (CAST(:before AS bigint) IS NULL OR discrepancy_id < :before)
         ORDER BY discrepancy_id DESC LIMIT :limit"""),
-        {"limit": max(1, min(limit, LIMIT_MAX))},
+        {
+            "account": filters.account,
+            "status": filters.status,
+            "since": filters.since,
+            "before": filters.before,
+            "limit": max(1, min(filters.limit, LIMIT_MAX)),
+        },
     )
     return [plain(row) for row in rows]
 

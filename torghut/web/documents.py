@@ -224,6 +224,30 @@ TRADING_STATE: Document = {
         }
     },
 }
+RESOLVE: Document = {
+    "summary": "Close a discrepancy that was looked into",
+    "responses": {
+        200: _answer("The discrepancy and its resolution, which names who and why"),
+        **_problems(s404="No such discrepancy", s409="Closed already, or it would come back"),
+        **_BODY_PROBLEMS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["reason"],
+                        "properties": {"reason": {"type": "string", "maxLength": 500}},
+                    },
+                    "example": {"reason": "canceled at the broker"},
+                }
+            },
+        }
+    },
+}
 ORDER_REQUEST: Document = {
     "responses": {
         200: _answer("Asked for before, under the same Idempotency-Key"),

@@ -1,5 +1,5 @@
 """GET: decisions, executions, fills, positions, one decision and its story, the account's status,
-the trading states.
+the trading states, discrepancies.
 
 Lists are newest first: `{"items": […], "next_cursor": "…" | null}`; the cursor goes back in as
 `cursor` with the same filters. The questions themselves are torghut.storage.queries, which the
@@ -35,14 +35,11 @@ One = Callable[[Connection, str], dict[str, Any] | None]
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
-class ListQuery(BaseModel):
+class PageQuery(BaseModel):
     """Filters of every list; an unknown parameter is refused, as a mistyped filter shows all."""
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] | None = None
-    symbol: Annotated[str, BeforeValidator(parse_symbol)] | None = None
-    strategy: Name | None = None
     account: Name | None = None
     since: Annotated[datetime, BeforeValidator(parse_instant)] | None = Field(
         default=None, description="RFC 3339 with a zone; inclusive"
@@ -52,15 +49,16 @@ class ListQuery(BaseModel):
 
     def filters(self) -> Filters:
         """As storage wants them, with one row more than the page: is there another page?"""
-        return Filters(
-            status=self.status,
-            symbol=self.symbol,
-            strategy=self.strategy,
-            account=self.account,
-            since=self.since,
-            limit=self.limit + 1,
-            before=self.cursor,
-        )
+        given = self.model_dump(exclude={"cursor", "limit"})
+        return Filters(**given, limit=self.limit + 1, before=self.cursor)
+
+
+class ListQuery(PageQuery):
+    """Lists of what belongs to a symbol and a strategy."""
+
+    status: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] | None = None
+    symbol: Annotated[str, BeforeValidator(parse_symbol)] | None = None
+    strategy: Name | None = None
 
 
 class DecisionQuery(ListQuery):
@@ -73,6 +71,12 @@ class PositionQuery(ListQuery):
     """A position is open or flat."""
 
     status: Literal["open", "flat"] | None = None
+
+
+class DiscrepancyQuery(PageQuery):
+    """A discrepancy is open or resolved."""
+
+    status: Literal["open", "resolved"] | None = None
 
 
 class Reader:
@@ -92,7 +96,7 @@ class Reader:
 
         return await self._workers.call(answer)
 
-    async def page(self, list_: List, query: ListQuery) -> Response:
+    async def page(self, list_: List, query: PageQuery) -> Response:
         """One page of a list."""
         rows = await self.ask(lambda tx: list_(tx, query.filters()))
         items = rows[: query.limit]
@@ -134,6 +138,10 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
     @routes.get("/positions", tags=["orders"], **documents.LIST)
     async def list_positions(query: Annotated[PositionQuery, Query()]) -> Response:
         return await reader.page(pnl.positions, query)
+
+    @routes.get("/discrepancies", tags=["operation"], **documents.LIST)
+    async def list_discrepancies(query: Annotated[DiscrepancyQuery, Query()]) -> Response:
+        return await reader.page(queries.discrepancies, query)
 
     @routes.get("/decisions/{decision_hash}", tags=["decisions"], **documents.ONE)
     async def get_decision(decision_hash: str) -> Response:
