@@ -4,14 +4,14 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0006_tie_out"
+revision = "0005_tie_out"
 down_revision = "0004_risk"
 
 
 def upgrade() -> None:
-    sql = Path(__file__).parent.parent / "sql" / "0006_tie_out.sql"
+    sql = Path(__file__).parent.parent / "sql" / "0005_tie_out.sql"
     op.get_bind().connection.driver_connection.execute(sql.read_text(encoding="utf-8"))
 
 
 def downgrade() -> None:
-    raise RuntimeError("schema 0006_tie_out holds entries of the ledger: restore a backup instead.")
+    raise RuntimeError("schema 0005_tie_out holds entries of the ledger: restore a backup instead.")

@@ -1,4 +1,4 @@
--- Schema 0006_tie_out. What changes positions and cash besides fills, and what is compared.
+-- Schema 0005_tie_out. What changes positions and cash besides fills, and what is compared.
 
 CREATE TABLE account_entries (
   entry_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
