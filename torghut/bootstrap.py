@@ -64,7 +64,7 @@ from torghut.services.supervisor import Supervisor
 from torghut.services.tie_out import TieOut
 from torghut.services.trips import RiskWatch
 from torghut.simulator import SimConfig
-from torghut.storage import durability, leases, wake
+from torghut.storage import durability, wake
 from torghut.storage.database import Database
 from torghut.strategies.loading import load_strategy
 from torghut.web.app import create_app
@@ -359,34 +359,3 @@ def _warn_of_lossy_commits(database: Database) -> None:
     for name, (value, durable) in found.items():
         if not durable:
             log.error("commits may be lost in a crash", setting=name, value=value, wanted="on")
-
-
-def reconcile_once(settings: Settings, database: Database) -> Mapping[str, int]:
-    """One reconciliation pass from outside of a daemon, under the account's lease.
-
-    While a daemon owns the account its token is used: the pass only books facts and settles by
-    positive evidence, each a compare-and-set. Raises TorghutError if no pass was possible.
-    """
-    broker, market = open_broker(reach(settings), settings)
-    questions = Questions(broker, rate_budget(settings), utc_now)
-    outside = OutsideFacts(settings.account, database, questions, market, utc_now)
-    try:
-        verify_account(settings, broker)
-        with database.transaction() as tx:
-            owner = owner_name()
-            lease = leases.borrow(tx, settings.account, owner, ttl_s=settings.lease_ttl_s)
-        tie_out = TieOut(settings.account, database, questions, settings.tolerance, clock=utc_now)
-        late_orders = LateOrders(settings.account, cancel=settings.late_orders == "cancel")
-        reconciler = Reconciler(
-            settings.account, database, questions, outside, tie_out, late_orders, clock=utc_now
-        )
-        try:
-            return reconciler.run_once(lease, utc_now())
-        finally:
-            if lease.owner == owner:
-                with database.transaction() as tx:
-                    leases.release(tx, lease)
-    finally:
-        outside.close()
-        broker.close()
-        market.close()

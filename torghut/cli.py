@@ -25,6 +25,7 @@ from torghut import (
     cli_ledger,
     cli_orders,
     cli_reads,
+    cli_reconcile,
     cli_replay,
 )
 
@@ -83,6 +84,7 @@ cli_control.register(app, connect)
 cli_ledger.register(app, connect)
 cli_orders.register(app)
 cli_discrepancies.register(app, connect)
+cli_reconcile.register(app, connect)
 
 
 @app.command()
@@ -207,23 +209,6 @@ def hash_(
             }
             typer.echo(json.dumps(answer))
     raise typer.Exit(EXIT_FAILED if failed else 0)
-
-
-@app.command()
-def reconcile(as_json: AsJson = False) -> None:
-    """Compare the books with the broker's now, and correct ours."""
-    from torghut import bootstrap, places
-
-    settings = _settings(log_level="warning")
-    with places.open_database(settings) as database:
-        counts = bootstrap.reconcile_once(settings, database)
-    if as_json:
-        typer.echo(json.dumps(counts))
-    elif any(counts.values()):
-        typer.echo(", ".join(f"{what} {count}" for what, count in counts.items() if count))
-    else:
-        typer.echo("orders and fills agree with the broker's: nothing to correct")
-    raise typer.Exit(EXIT_FAILED if counts.get("failed") else 0)
 
 
 @app.command()

@@ -149,15 +149,7 @@ class Rig:
         self.tie_out = TieOut(
             ACCOUNT, self.database, self.questions, self.settings.tolerance, clock=self.time
         )
-        self.reconciler = Reconciler(
-            ACCOUNT,
-            self.database,
-            self.questions,
-            self._facts(),
-            self.tie_out,
-            LateOrders(ACCOUNT, cancel=self.settings.late_orders == "cancel"),
-            clock=self.time,
-        )
+        self.reconciler = self.new_reconciler()
         self.guard = self.new_guard()
         self.desk_of_orders = self.new_order_desk()
         self.flattener = Flattener(
@@ -171,6 +163,18 @@ class Rig:
             clock=self.time,
         )
         self.lease = self.take_lease("rig")
+
+    def new_reconciler(self) -> Reconciler:
+        """Another reconciler: a process that remembers nothing."""
+        return Reconciler(
+            ACCOUNT,
+            self.database,
+            self.questions,
+            self._facts(),
+            self.tie_out,
+            LateOrders(ACCOUNT, cancel=self.settings.late_orders == "cancel"),
+            clock=self.time,
+        )
 
     def new_executor(self) -> Executor:
         """Another executor: a process that remembers nothing."""
@@ -329,8 +333,8 @@ class Rig:
             WHERE decision_hash = ANY(:hashes) AND status = ANY(:open)"""
         return int(self.sql(query, hashes=hashes, open=list(OPEN))[0][0])
 
-    def count(self, table: str) -> int:
-        return int(self.sql(f"SELECT count(*) FROM {table}")[0][0])
+    def count(self, table: str, condition: str = "true") -> int:
+        return int(self.sql(f"SELECT count(*) FROM {table} WHERE {condition}")[0][0])
 
     def attempts(self, hash_: str) -> list[tuple[str, str | None]]:
         """(operation, outcome) of a decision's attempts, oldest first."""

@@ -116,7 +116,7 @@ def test_legs_adopted_before_their_order_was_known_become_the_decisions(rig: Rig
     rig.execute()
     listed = rig.broker.orders(after=None, limit=500)
     legs = [order for order in listed if order.client_order_id != hash_]
-    rig.reconciler._book_orders(rig.lease, legs, None)
+    rig.reconciler.see_orders(rig.lease, legs)
     assert [ours for *_, ours in booked(rig)] == [False, False]
     rig.reconcile()
     assert all(ours for *_, ours in booked(rig)) and len(booked(rig)) == 3

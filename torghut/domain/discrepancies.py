@@ -18,7 +18,7 @@ class DiscrepancyKind(StrEnum):
     ORDER_STUCK = "order_stuck"  # a broker_order_id
     CANNOT_BE_BOOKED = "cannot_be_booked"  # the broker's id of an order, fill or entry
     UNREADABLE_ROW = "unreadable_row"  # the broker's id of an order, fill or entry
-    ROWS_MISSING = "rows_missing"  # a table
+    ROWS_MISSING = "rows_missing"  # "books"
     POSITION_DIFFERS = "position_differs"  # a symbol
     CASH_DIFFERS = "cash_differs"  # torghut.domain.tie_out.CASH
 

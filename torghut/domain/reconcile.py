@@ -43,10 +43,14 @@ class Correction:
 @dataclass(frozen=True, slots=True)
 class Local:
     """Our books on the orders in question: executions by broker_order_id, and the status of the
-    decision that an order may belong to, by the order's client_order_id."""
+    decision that an order may belong to, by the order's client_order_id.
+
+    `unobserved` are broker ids whose newest observation is gone from the books (book audit).
+    """
 
     executions: Mapping[str, ExecutionState]
     decisions: Mapping[str, DecisionStatus]
+    unobserved: frozenset[str] = frozenset()
 
 
 _ENDED_WITHOUT_ORDER = frozenset(
@@ -89,7 +93,8 @@ def would_be_told(correction: Correction, local: Local) -> bool:
 def _kind(order: Order, local: Local) -> CorrectionKind | None:
     known = local.executions.get(order.broker_order_id)
     if known is not None:
-        return None if observe(known, order) == known else CorrectionKind.FOLD
+        teaches = observe(known, order) != known or order.broker_order_id in local.unobserved
+        return CorrectionKind.FOLD if teaches else None
     status = local.decisions.get(order.client_order_id)
     if status is None:
         return CorrectionKind.ADOPT

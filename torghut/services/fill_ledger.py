@@ -10,34 +10,38 @@ changes nothing (its id is unique), so pages may be read again and again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, IntegrityError
 
 from torghut.clock import Clock
+from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.events import Event, EventKind
 from torghut.domain.orders import Order
 from torghut.domain.tie_out import symbol_key
-from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Broker, FillActivity, Page
 from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services.broker_lists import fill_pages, overlapped
 from torghut.services.questions import Questions
 from torghut.services.recording import guarded, note_taken, note_unreadable
-from torghut.storage import control, decisions, executions, fills
+from torghut.storage import control, cursors, decisions, discrepancies, executions, fills
 from torghut.storage.database import Database
 from torghut.storage.fills import Booking
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import ExecutionRow, Lease
 
 ACTOR = "reconciler"
-OVERLAP_S = 60
+PAGES_MAX = 200
 BUDGET_WAIT_S = 30.0
 
 T = TypeVar("T")
+Names = Mapping[int | None, tuple[str, str]]
+"""Strategy and hash by decision id."""
 
 
 class FillLedger:
@@ -51,119 +55,153 @@ class FillLedger:
         *,
         see_orders: Callable[[Lease, Sequence[Order]], object],
         clock: Clock,
+        on_page: Callable[[str, int], None],
     ) -> None:
         self._account = account
         self._database = database
         self._questions = questions
         self._see_orders = see_orders
         self._clock = clock
+        self._on_page = on_page
+        self._goes_on: tuple[datetime | None, str] | None = None
 
     def run(self, lease: Lease) -> dict[str, int]:
-        """Read from where it is needed to the end; returns counts. Raises BrokerUnavailable."""
-        after = self._start()
+        """Read from where it is needed to the end, PAGES_MAX pages at the most; returns counts,
+        with `more` if that was not the end. Raises BrokerUnavailable."""
+        after, token = self._goes_on or (self._start(), None)
+        self._goes_on = None
         counts: dict[str, int] = {}
-        token: str | None = None
-        while True:
-            page = self._ask(partial(_page, token, after))
+        pages = fill_pages(self._ask, after, token)
+        for number, page in enumerate(pages, start=1):
             if page or page.unreadable:
                 for what, count in self._book_page(lease, page).items():
                     counts[what] = counts.get(what, 0) + count
-            if not page.full or page.last_id is None or page.last_id == token:
-                return counts
-            token = page.last_id
+            self._on_page("fills", len(page))
+            if number == PAGES_MAX and page.full and page.last_id is not None:
+                self._goes_on = (after, page.last_id)
+                return counts | {"more": 1}
+        return counts
 
     def _start(self) -> datetime | None:
         with self._database.transaction() as tx:
-            position = control.cursor(tx, self._account, "fills")
+            position = cursors.position(tx, self._account, cursors.FILLS)
             missing = executions.oldest_unledgered(tx, self._account)
-        if position is None:
-            return None
-        start = parse_instant(position)
-        if missing is not None:
-            start = min(start, missing)
-        return start - timedelta(seconds=OVERLAP_S)
+        if position is not None and missing is not None:
+            position = min(position, missing)
+        return overlapped(position)
 
     def _book_page(self, lease: Lease, page: Page[FillActivity]) -> dict[str, int]:
-        self._see_unknown_orders(lease, page)
+        nowhere = self._see_unknown_orders(lease, page)
         now = self._clock()
-        counts: dict[str, int] = {}
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             known = executions.by_broker_ids(tx, [fill.broker_order_id for fill in page])
-            strategies = decisions.strategies(tx, [row.decision_id for row in known.values()])
             fresh = fills.unknown(tx, [fill.activity_id for fill in page])
             if fresh:
                 fence(tx, lease)
-            taken = [fill.activity_id for fill in page if fill.activity_id not in fresh]
-            for fill in page:
-                execution = known.get(fill.broker_order_id)
-                if fill.activity_id not in fresh or execution is None:
-                    continue
-                key = self._book(tx, fill, execution, strategies, now)
-                counts[key] = counts.get(key, 0) + 1
-                taken += [fill.activity_id] if key == "fills" else []
-            note_taken(tx, self._account, taken, actor=ACTOR, now=now)
+            new = [fill for fill in page if fill.activity_id in fresh]
+            owners = decisions.names(tx, [row.decision_id for row in known.values()])
+            bookings = [
+                _booking(fill, known[fill.broker_order_id], owners)
+                for fill in new
+                if fill.broker_order_id in known
+            ]
+            for fill in new:
+                if fill.broker_order_id in nowhere:
+                    self._note_orphan(tx, fill, now)
+            counts = self._book(tx, bookings, owners, now)
+            taken = {fill.activity_id for fill in page} - fills.unknown(tx, sorted(fresh))
+            note_taken(tx, self._account, sorted(taken), actor=ACTOR, now=now)
             note_unreadable(tx, self._account, page, what="fill", actor=ACTOR, now=now)
             newest = max((fill.transact_time for fill in page), default=None)
             if newest is not None:
-                control.set_cursor(tx, self._account, "fills", canonical_instant(newest), now=now)
+                cursors.advance(tx, self._account, cursors.FILLS, newest, now=now)
             reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
         reached(RecoveryPoint.RECONCILE_AFTER_COMMIT)
         return counts
 
     def _book(
-        self,
-        tx: Connection,
-        fill: FillActivity,
-        execution: ExecutionRow,
-        strategies: dict[int, str],
-        now: datetime,
-    ) -> str:
-        if symbol_key(fill.symbol) == symbol_key(execution.symbol):
-            fill = replace(fill, symbol=execution.symbol)  # activities may say BTCUSD (story 20)
-        strategy = strategies.get(execution.decision_id or 0, "")
-        booking = Booking(fill, execution.execution_id, execution.decision_id, strategy)
-        stored = guarded(
-            tx,
-            self._account,
-            fill.activity_id,
-            partial(self._write, tx, booking, now),
-            actor=ACTOR,
-            what="fill",
-            now=now,
-        )
-        return "fills" if stored else "poison"
+        self, tx: Connection, bookings: Sequence[Booking], owners: Names, now: datetime
+    ) -> dict[str, int]:
+        """All in one go; if one of them cannot be stored, one by one."""
+        try:
+            with tx.begin_nested():
+                self._write(tx, bookings, owners, now)
+            return {"fills": len(bookings)} if bookings else {}
+        except (DataError, IntegrityError, ArithmeticError, ValueError):
+            pass  # which one it is, is found one by one
+        counts = {"fills": 0, "poison": 0}
+        for booking in bookings:
+            write = partial(self._write, tx, [booking], owners, now)
+            id_ = booking.fill.activity_id
+            stored = guarded(tx, self._account, id_, write, actor=ACTOR, what="fill", now=now)
+            counts["fills" if stored else "poison"] += 1
+        return counts
 
-    def _write(self, tx: Connection, booking: Booking, now: datetime) -> None:
-        fill = booking.fill
-        if not fills.append(tx, self._account, [booking], now=now):
-            return
-        hash_ = decisions.hash_of(tx, booking.decision_id) if booking.decision_id else None
-        payload = {
-            "activity_id": fill.activity_id,
+    def _write(
+        self, tx: Connection, bookings: Sequence[Booking], owners: Names, now: datetime
+    ) -> None:
+        events = [
+            Event(
+                EventKind.FILL_RECORDED,
+                ACTOR,
+                self._account,
+                owners.get(booking.decision_id, ("", None))[1],
+                {
+                    "activity_id": booking.fill.activity_id,
+                    "symbol": booking.fill.symbol,
+                    "side": booking.fill.side,
+                    "last_qty": str(booking.fill.last_qty),
+                    "last_px": str(booking.fill.last_px),
+                },
+            )
+            for booking in fills.append(tx, self._account, bookings, now=now)
+        ]
+        control.add_events(tx, events, now=now)
+
+    def _note_orphan(self, tx: Connection, fill: FillActivity, now: datetime) -> None:
+        """A fill whose order the broker does not know: not booked, and said so (P12)."""
+        evidence = {
+            "what": "fill",
+            "error": f"its order {fill.broker_order_id} is unknown to the broker",
             "symbol": fill.symbol,
             "side": fill.side,
             "last_qty": str(fill.last_qty),
             "last_px": str(fill.last_px),
         }
-        event = Event(EventKind.FILL_RECORDED, ACTOR, self._account, hash_, payload)
-        control.add_events(tx, [event], now=now)
+        discrepancies.open_(
+            tx,
+            self._account,
+            DiscrepancyKind.CANNOT_BE_BOOKED,
+            fill.activity_id,
+            evidence,
+            actor=ACTOR,
+            now=now,
+        )
 
-    def _see_unknown_orders(self, lease: Lease, page: Sequence[FillActivity]) -> None:
+    def _see_unknown_orders(self, lease: Lease, page: Sequence[FillActivity]) -> set[str]:
+        """Book the orders that are new here; returns the ids that the broker does not know."""
         wanted = {fill.broker_order_id for fill in page}
         with self._database.transaction() as tx:
             known = executions.by_broker_ids(tx, sorted(wanted))
         orders: list[Order] = []
+        nowhere: set[str] = set()
         for broker_order_id in sorted(wanted - set(known)):
             order = self._questions.order(broker_order_id, budget_wait_s=BUDGET_WAIT_S)
-            if order is not None:
+            if order is None:
+                nowhere.add(broker_order_id)
+            else:
                 orders.append(order)
         if orders:
             self._see_orders(lease, orders)
+        return nowhere
 
     def _ask(self, question: Callable[[Broker], T]) -> T:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
 
 
-def _page(token: str | None, after: datetime | None, broker: Broker) -> Page[FillActivity]:
-    return broker.fills(page_token=token, after=after)
+def _booking(fill: FillActivity, execution: ExecutionRow, owners: Names) -> Booking:
+    if symbol_key(fill.symbol) == symbol_key(execution.symbol):
+        fill = replace(fill, symbol=execution.symbol)  # activities may say BTCUSD (story 20)
+    strategy, _ = owners.get(execution.decision_id, ("", None))
+    return Booking(fill, execution.execution_id, execution.decision_id, strategy)

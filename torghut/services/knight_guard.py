@@ -32,16 +32,14 @@ from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.excess import excess, hash_of
 from torghut.domain.exposure import TradingState
 from torghut.domain.orders import Order
-from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Page
 from torghut.services.questions import Questions
-from torghut.storage import approvals, control, discrepancies
+from torghut.storage import approvals, control, cursors, discrepancies
 from torghut.storage.database import Database
 from torghut.storage.leases import fence
 from torghut.storage.rows import Lease
 
 ACTOR = "knight-guard"
-CURSOR = "guard"
 PAGE_MAX = 500
 PAGES_MAX = 4
 OVERLAP = timedelta(seconds=30)
@@ -78,11 +76,11 @@ class KnightGuard:
             return {}
         self._looked_at = now
         with self._database.transaction() as tx:
-            position = control.cursor(tx, self._account, CURSOR)
+            position = cursors.position(tx, self._account, cursors.GUARD)
         if position is None:
             self._begin(lease, now)
             return {}
-        after = parse_instant(position) - OVERLAP
+        after = position - OVERLAP
         counts = {"judged": 0, "excess": 0}
         for _ in range(PAGES_MAX):
             page = self._page(after)
@@ -112,7 +110,7 @@ class KnightGuard:
         start = (now if there_are else _BEGINNING) + OVERLAP
         with self._database.transaction() as tx:
             fence(tx, lease)
-            control.set_cursor(tx, self._account, CURSOR, canonical_instant(start), now=now)
+            cursors.advance(tx, self._account, cursors.GUARD, start, now=now)
 
     def _page(self, after: datetime | None, limit: int = PAGE_MAX) -> Page[Order]:
         return self._questions.ask(
@@ -140,7 +138,7 @@ class KnightGuard:
                 problem = excess(order, known.get(hash_of(id_) or ""), first)
                 if problem is not None and self._trip(tx, order, problem, now):
                     found.append((order, problem))
-            control.set_cursor(tx, self._account, CURSOR, canonical_instant(newest), now=now)
+            cursors.advance(tx, self._account, cursors.GUARD, newest, now=now)
         self._remember(new)
         counts["judged"] += len(ours)
         counts["excess"] += len(found)

@@ -275,6 +275,8 @@ class LiveUpdates:
         except BaseException:
             self._try_again(gaps)
             raise
+        if counts.get("more"):
+            self._want_pass()  # goes on where this one stopped, spaced out to leave room for orders
         if counts.get("failed") or counts.get("unanswered"):
             self._try_again(gaps)
         else:

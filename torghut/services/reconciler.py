@@ -4,87 +4,68 @@ One pass, each step on its own, so that one that fails does not keep the others 
 
 ```
 account   GET account, positions ───────────▶ snapshot for risk
+audit     are rows of our books gone? ───────▶ read everything again    (services/book_audit)
 orders    GET orders since cursor − overlap ─▶ diff ─▶ executions, decisions, discrepancies
-open      our executions that are not terminal and were not in that list, successors of replaced
-          orders that we do not know ─▶ GET each
-fills     GET FILL activities since cursor ──▶ fills, positions       (services/fill_ledger)
+open      our executions that are not terminal ─▶ GET them               (services/open_orders)
+fills     GET FILL activities since cursor ──▶ fills, positions         (services/fill_ledger)
+restore   the audit's end, once orders and fills are read to their ends
 close     decisions whose order is terminal
 tie-out   positions and cash against that snapshot ─▶ discrepancies     (services/tie_out)
 ```
 
-After an update of the broker's stream only `fills` and `close` are run (services/live_updates).
-
-Pages are processed one transaction each; if power fails between them the next pass reads them
-again and finds nothing to do. Each broker order is written in a savepoint of its own: a row that
-cannot be stored becomes a discrepancy and the rest goes on (story 28).
+A pass reads `PAGES_MAX` pages of a list at the most; the cursor, moved with each page's commit,
+says where the next one goes on. If power fails between pages the next pass reads the last ones
+again and finds nothing to do. After an update of the broker's stream only `fills` and `close` are
+run (services/live_updates).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import datetime
 from typing import TypeVar
 
 import structlog
-from sqlalchemy import Connection
 
 from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
-from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
-from torghut.domain.reconcile import (
-    Correction,
-    CorrectionKind,
-    Local,
-    claims,
-    diff,
-    would_be_told,
-)
-from torghut.domain.values import canonical_instant, parse_instant
-from torghut.ports import Broker, Page
-from torghut.recovery_points import RecoveryPoint, reached
+from torghut.ports import Broker
+from torghut.services.book_audit import BookAudit
+from torghut.services.broker_lists import order_pages, overlapped
 from torghut.services.fill_ledger import FillLedger
 from torghut.services.late_orders import LateOrders
+from torghut.services.open_orders import OpenOrders
+from torghut.services.order_ledger import OrderLedger
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
-from torghut.services.recording import (
-    guarded,
-    note_duplicate,
-    note_taken,
-    note_unreadable,
-    write_own_order,
-)
+from torghut.services.recording import note_unreadable
 from torghut.services.tie_out import TieOut
-from torghut.storage import control, decisions, discrepancies, executions, order_targets
+from torghut.storage import control, cursors, decisions, executions
 from torghut.storage.database import Database
-from torghut.storage.decisions import Advance
-from torghut.storage.executions import Observation, execution_state
 from torghut.storage.leases import fence, lock_books
-from torghut.storage.rows import DecisionRow, Lease
+from torghut.storage.rows import Lease
 
 ACTOR = "reconciler"
-PAGE_MAX = 500
-CHUNK_MAX = 100
-OVERLAP_S = 60
-OPEN_MAX = 5_000
-ASK_SINGLY_MAX = 20
-ASK_FAILURES_MAX = 3
-LIST_PAGES_MAX = 20
+PAGES_MAX = 40
 CLOSE_MAX = 1_000
 BUDGET_WAIT_S = 30.0
 
 log = structlog.get_logger(__name__)
 
 Counts = dict[str, int]
+OnPage = Callable[[str, int], None]
 T = TypeVar("T")
 
 
 class Reconciler:
-    """Reconciles one account; passes asked for at the same time run one after the other."""
+    """Reconciles one account; passes asked for at the same time run one after the other.
+
+    `on_page` hears the name of a list and how many rows of it were read with each page.
+    """
 
     def __init__(
         self,
@@ -96,6 +77,7 @@ class Reconciler:
         late_orders: LateOrders,
         *,
         clock: Clock,
+        on_page: OnPage = lambda _list, _rows: None,
     ) -> None:
         self._account = account
         self._database = database
@@ -104,19 +86,39 @@ class Reconciler:
         self._tie_out = tie_out
         self._late_orders = late_orders
         self._clock = clock
+        self._on_page = on_page
         self._pass = threading.Lock()
+        self._audit = BookAudit(account, database, clock)
+        self._orders = OrderLedger(account, database, late_orders, clock)
+        self._open = OpenOrders(
+            account,
+            database,
+            questions,
+            ask=self._ask,
+            budget_wait_s=BUDGET_WAIT_S,
+            clock=clock,
+        )
         self._fills = FillLedger(
             account,
             database,
             questions,
-            see_orders=partial(self._book_orders, newest=None),
+            see_orders=self.see_orders,
             clock=clock,
+            on_page=on_page,
         )
 
     def run_once(self, lease: Lease, now: datetime) -> Counts:
-        """One pass; returns how much each step wrote. Steps that failed count under `failed`."""
+        """One pass; returns how much each step wrote. Steps that failed count under `failed`, and
+        `more` says that there is more to read than one pass does."""
         with self._pass:
             return self._run(lease)
+
+    def read_again(self, lease: Lease, since: datetime | None) -> None:
+        """The next passes read orders and fills again from `since`, or from their beginning."""
+        with self._pass, self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            fence(tx, lease)
+            cursors.rewind(tx, self._account, to=since, now=self._clock())
 
     def catch_up(self, lease: Lease, now: datetime) -> Counts:
         """Only what a fill or an end just heard of needs: missing fills, finished decisions.
@@ -129,19 +131,28 @@ class Reconciler:
             counts = self._fills.run(lease) if missing is not None else {}
             return counts | self._close_step(lease)
 
+    def see_orders(self, lease: Lease, orders: Sequence[Order]) -> Counts:
+        """Book orders as the broker shows them, whosever they are."""
+        return self._orders.book(lease, orders, restoring=self._audit.restoring)
+
     def _run(self, lease: Lease) -> Counts:
         counts: Counts = {}
         steps: Sequence[tuple[str, Callable[[Lease], Counts]]] = (
             ("account", self._account_step),
+            ("audit", self._audit.begin),
             ("orders", self._orders_step),
             ("open", self._open_step),
             ("fills", self._fills.run),
+            ("restore", self._audit.finish),
             ("close", self._close_step),
             ("tie_out", self._tie_out.run),
         )
         for name, step in steps:
-            if name == "tie_out" and counts.get("failed"):
+            behind = counts.get("failed") or counts.get("more")
+            if behind and name in ("restore", "tie_out"):
                 continue  # books that are behind would differ
+            if name in ("close", "tie_out") and self._audit.restoring:
+                continue  # … and so would those that lack rows
             try:
                 _add(counts, step(lease))
             except (BrokerUnavailable, BrokerRefused) as error:
@@ -160,87 +171,27 @@ class Reconciler:
         return {}
 
     def _orders_step(self, lease: Lease) -> Counts:
-        """broker → local: pages ascending from the cursor, a full page never taken for the end."""
+        """broker → local: pages ascending from the cursor."""
         with self._database.transaction() as tx:
-            position = control.cursor(tx, self._account, "orders")
-        after = _before(position)
+            position = cursors.position(tx, self._account, cursors.ORDERS)
         counts: Counts = {}
-        seen: set[str] = set()
-        while True:
-            page = self._ask(partial(_page, after))
-            newest = _newest(page)
+        pages = order_pages(self._ask, overlapped(position))
+        for number, page in enumerate(pages, start=1):
             if page.unreadable:
                 with self._database.transaction() as tx:
                     now = self._clock()
                     note_unreadable(tx, self._account, page, what="order", actor=ACTOR, now=now)
-            for start in range(0, len(page), CHUNK_MAX):
-                chunk = page[start : start + CHUNK_MAX]
-                _add(counts, self._book_orders(lease, chunk, _newest(chunk)))
-            fresh = {order.broker_order_id for order in page} - seen
-            seen |= fresh
-            if newest is None or not page.full:
-                return counts
-            if not fresh:
-                log.warning("a full page of orders brought nothing new", after=str(after))
-                return counts
-            # an instant back: orders of the page's last instant may go on on the next page
-            step_back = newest - timedelta(microseconds=1)
-            after = step_back if after is None or step_back > after else newest
-
-    def _open_step(self, lease: Lease) -> Counts:
-        """local → broker: executions still open here; by list where that saves requests."""
-        unlisted = self._clock() - timedelta(seconds=OVERLAP_S)
-        with self._database.transaction() as tx:
-            rows = executions.unfinished(tx, self._account, limit=OPEN_MAX)
-            lost = order_targets.lost_successors(tx, self._account, limit=ASK_SINGLY_MAX)
-            left_out = discrepancies.left_out(tx, self._account, "order", before=unlisted)
-        if not (rows or lost or left_out):
-            return {}
-        listed = self._ask(lambda broker: broker.open_orders())
-        seen = {order.broker_order_id: order for order in listed}
-        missing = {r.broker_order_id: r for r in rows if r.broker_order_id not in seen}
-        if len(missing) > ASK_SINGLY_MAX:
-            oldest = min(row.broker_created_at for row in missing.values())
-            seen |= self._listed(oldest - timedelta(seconds=OVERLAP_S))
-        wanted = dict.fromkeys([*lost, *missing, *left_out])
-        asked, failures = self._asked_singly([id_ for id_ in wanted if id_ not in seen])
-        ours = {row.broker_order_id for row in rows} | {*lost, *left_out}
-        found = [order for id_, order in (seen | asked).items() if id_ in ours]
-        counts: Counts = {"unanswered": failures}
-        for start in range(0, len(found), CHUNK_MAX):
-            _add(counts, self._book_orders(lease, found[start : start + CHUNK_MAX], None))
+            booked = self._orders.book(lease, page, cursor=True, restoring=self._audit.restoring)
+            _add(counts, booked)
+            self._on_page("orders", len(page))
+            if number == PAGES_MAX and page.full:
+                return counts | {"more": 1}
         return counts
 
-    def _listed(self, after: datetime) -> dict[str, Order]:
-        """Orders of any status from `after` on, LIST_PAGES_MAX pages at the most."""
-        seen: dict[str, Order] = {}
-        for _ in range(LIST_PAGES_MAX):
-            page = self._ask(partial(_page, after))
-            seen |= {order.broker_order_id: order for order in page}
-            newest = _newest(page)
-            if not page.full or newest is None or newest <= after:
-                break
-            after = newest
-        return seen
-
-    def _asked_singly(self, broker_order_ids: Sequence[str]) -> tuple[dict[str, Order], int]:
-        """Each order by its id; one question that fails does not keep the others from theirs."""
-        seen: dict[str, Order] = {}
-        failures = 0
-        for id_ in broker_order_ids[:ASK_SINGLY_MAX]:
-            try:
-                order = self._questions.order(id_, budget_wait_s=BUDGET_WAIT_S)
-            except BrokerUnavailable as error:
-                failures += 1
-                log.info("order not answered", broker_order_id=id_, error=str(error))
-                if failures == ASK_FAILURES_MAX:
-                    break
-                continue
-            if order is None:
-                log.warning("an open order is unknown to the broker", broker_order_id=id_)
-            else:
-                seen[id_] = order
-        return seen, failures
+    def _open_step(self, lease: Lease) -> Counts:
+        """local → broker."""
+        found, failures = self._open.look()
+        return {"unanswered": failures, **self.see_orders(lease, found)}
 
     def _close_step(self, lease: Lease) -> Counts:
         now = self._clock()
@@ -259,138 +210,8 @@ class Reconciler:
         telemetry.IN_DOUBT_AGE.labels(self._account).set(age_s)
         return {"closed": len(closed)}
 
-    # ------------------------------------------------------------------ orders
-
-    def see_orders(self, lease: Lease, orders: Sequence[Order]) -> Counts:
-        """Book orders as the broker shows them, whosever they are."""
-        return self._book_orders(lease, orders, None)
-
-    def _book_orders(self, lease: Lease, page: Sequence[Order], newest: datetime | None) -> Counts:
-        now = self._clock()
-        counts: Counts = {}
-        with self._database.transaction() as tx:
-            lock_books(tx, self._account)
-            corrections, owners, unheard = self._diff(tx, page)
-            if corrections:
-                fence(tx, lease)
-            counts["unheard"] = unheard
-            taken = {order.broker_order_id for order in page}
-            for correction in corrections:
-                owner = owners.get(correction.order.client_order_id)
-                order = correction.order
-                stored = guarded(
-                    tx,
-                    self._account,
-                    order.broker_order_id,
-                    partial(self._apply, tx, correction, owner, lease, now),
-                    actor=ACTOR,
-                    what="order",
-                    now=now,
-                )
-                if not stored:
-                    taken.discard(order.broker_order_id)
-                key = correction.kind.value if stored else "poison"
-                counts[key] = counts.get(key, 0) + 1
-            note_taken(tx, self._account, sorted(taken), actor=ACTOR, now=now)
-            if newest is not None:
-                control.set_cursor(tx, self._account, "orders", canonical_instant(newest), now=now)
-            reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
-        reached(RecoveryPoint.RECONCILE_AFTER_COMMIT)
-        return counts
-
-    def _diff(
-        self, tx: Connection, page: Sequence[Order]
-    ) -> tuple[list[Correction], dict[str, DecisionRow], int]:
-        """Corrections, the decisions concerned, and how many of them an update would have told."""
-        known = executions.by_broker_ids(tx, [order.broker_order_id for order in page])
-        owners = self._owners(tx, page, [o for o in page if o.broker_order_id not in known])
-        local = Local(
-            executions={id_: execution_state(row) for id_, row in known.items()},
-            decisions={id_: row.status for id_, row in owners.items()},
-        )
-        corrections = diff(page, local)
-        folded = [c.order for c in corrections if c.kind is CorrectionKind.FOLD]
-        unheard = sum(would_be_told(correction, local) for correction in corrections)
-        return corrections, owners | self._owners(tx, page, folded), unheard
-
-    def _owners(
-        self, tx: Connection, page: Sequence[Order], orders: Sequence[Order]
-    ) -> dict[str, DecisionRow]:
-        """client_order_id → the decision whose order, successor or leg it is, locked."""
-        owners = order_targets.owners(tx, orders)
-        hashes = claims(page)
-        legs = {
-            order.client_order_id: hashes[order.client_order_id]
-            for order in orders
-            if order.client_order_id not in owners
-            and hashes[order.client_order_id] != order.client_order_id
-        }
-        if not legs:
-            return owners
-        found = decisions.by_hashes(tx, sorted(set(legs.values())))
-        return owners | {id_: found[hash_] for id_, hash_ in legs.items() if hash_ in found}
-
-    def _apply(
-        self,
-        tx: Connection,
-        correction: Correction,
-        owner: DecisionRow | None,
-        lease: Lease,
-        now: datetime,
-    ) -> None:
-        order = correction.order
-        if owner is None:
-            observation = Observation(order, None, "external", "rest")
-            recorded = executions.record(tx, self._account, observation, now=now)
-            note_duplicate(tx, self._account, order, recorded, actor=ACTOR, now=now)
-            if recorded.created:
-                payload = {"broker_order_id": order.broker_order_id, "symbol": order.symbol}
-                event = Event(EventKind.ADOPTED, ACTOR, self._account, None, payload)
-                control.add_events(tx, [event], now=now)
-            return
-        write_own_order(tx, owner, order, origin="reconciled", source="rest", now=now)
-        if correction.kind is CorrectionKind.LATE:
-            self._late_orders.note(tx, owner, order, now=now)
-        if owner.status in (DecisionStatus.SUBMITTING, DecisionStatus.IN_DOUBT):
-            self._settle(tx, owner, order, lease, now)
-
-    def _settle(
-        self, tx: Connection, owner: DecisionRow, order: Order, lease: Lease, now: datetime
-    ) -> None:
-        step = Advance(
-            decision_id=owner.decision_id,
-            before=owner.status,
-            after=DecisionStatus.SUBMITTED,
-            reason=Reason.RECOVERED.value,
-            detail=f"found in the broker's list as {order.broker_order_id}",
-            due_at=now,
-        )
-        if decisions.advance(tx, [step], token=lease.fencing_token, now=now):
-            event = Event(
-                EventKind.RECOVERED,
-                ACTOR,
-                self._account,
-                owner.decision_hash,
-                {"broker_order_id": order.broker_order_id},
-            )
-            control.add_events(tx, [event], now=now)
-
     def _ask(self, question: Callable[[Broker], T]) -> T:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
-
-
-def _page(after: datetime | None, broker: Broker) -> Page[Order]:
-    return broker.orders(after=after, limit=PAGE_MAX)
-
-
-def _before(position: str | None) -> datetime | None:
-    if position is None:
-        return None
-    return parse_instant(position) - timedelta(seconds=OVERLAP_S)
-
-
-def _newest(page: Sequence[Order]) -> datetime | None:
-    return max((order.submitted_at or order.created_at for order in page), default=None)
 
 
 def _add(counts: Counts, more: Counts) -> None:

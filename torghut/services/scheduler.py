@@ -33,7 +33,7 @@ from torghut.domain.sessions import latest_session
 from torghut.domain.values import canonical_instant
 from torghut.ports import Bar, MarketData, Strategy, StrategyFacts
 from torghut.services.intake import store
-from torghut.storage import control, facts, fills
+from torghut.storage import control, facts, folds
 from torghut.storage.database import Database
 from torghut.storage.rows import Intake
 
@@ -225,7 +225,7 @@ class Scheduler:
             )
         with self._database.transaction() as tx:
             snapshot = facts.account_snapshot(tx, self._account)
-            positions = fills.strategy_positions(tx, self._account, item.name)
+            positions = folds.strategy_positions(tx, self._account, item.name)
         if snapshot is None or snapshot.equity is None:
             raise BrokerUnavailable("the account was not answered yet: its equity is not known")
         return StrategyFacts(

@@ -12,17 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 
 from sqlalchemy import Connection, text
 
-from torghut.domain.positions import apply_entry
-from torghut.storage.fills import fold_positions
+from torghut.storage.folds import SPLITS, entry_step, fold_positions
 
 OPENING = "OPENING"
 ADJUSTMENT = "ADJUSTMENT"
-SPLITS = frozenset({"SPLIT", "SPIN", "REORG"})
-"""Types of the broker's under which units change and their cost stays."""
 
 _ZERO = Decimal(0)
 
@@ -71,10 +67,8 @@ def append(tx: Connection, account: str, entry: Entry, *, now: datetime) -> bool
     if inserted is None:
         return False
     if entry.qty and entry.symbol:
-        splits = entry.kind in SPLITS
-        px = None if splits else entry.px
-        step = partial(apply_entry, qty=entry.qty, px=px, keeps_cost=splits)
-        fold_positions(tx, account, "", entry.symbol, step, now=now)
+        step = entry_step(entry.qty, entry.px, keeps_cost=entry.kind in SPLITS)
+        fold_positions(tx, account, [("", entry.symbol, step)], now=now)
     return True
 
 

@@ -1,4 +1,4 @@
-"""Trading states, events, cursors, strategy ticks and requests to reload limits."""
+"""Trading states, events, strategy ticks and requests to reload limits."""
 
 from __future__ import annotations
 
@@ -213,28 +213,6 @@ def add_events(tx: Connection, events: Sequence[Event], *, now: datetime) -> Non
             "payload": [json.dumps(dict(e.payload), default=str) for e in events],
             "now": now,
         },
-    )
-
-
-def cursor(tx: Connection, account: str, name: str) -> str | None:
-    """How far a list of the broker was read."""
-    return tx.execute(
-        text("SELECT position FROM broker_cursors WHERE account = :account AND name = :name"),
-        {"account": account, "name": name},
-    ).scalar_one_or_none()
-
-
-def set_cursor(tx: Connection, account: str, name: str, position: str, *, now: datetime) -> None:
-    """Move a cursor on; `position` is a canonical instant, which sorts as text. It never goes
-    back, so that a pass over the overlap writes nothing."""
-    tx.execute(
-        text("""
-        INSERT INTO broker_cursors AS c (account, name, position, updated_at)
-        VALUES (:account, :name, :position, :now)
-        ON CONFLICT (account, name) DO UPDATE SET position = excluded.position,
-          updated_at = excluded.updated_at
-        WHERE c.position COLLATE "C" < excluded.position"""),
-        {"account": account, "name": name, "position": position, "now": now},
     )
 
 

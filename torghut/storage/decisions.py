@@ -268,24 +268,15 @@ def of_intent(
     return Intake(row.decision_hash, IntakeResult.REPLAYED, status), row.symbol
 
 
-def strategies(tx: Connection, decision_ids: Iterable[int | None]) -> dict[int, str]:
-    """Strategy by decision id."""
+def names(tx: Connection, decision_ids: Iterable[int | None]) -> dict[int | None, tuple[str, str]]:
+    """Strategy and decision_hash by decision id."""
     ids = sorted({id_ for id_ in decision_ids if id_ is not None})
     rows = tx.execute(
-        text("""SELECT decision_id, strategy FROM trade_decisions
+        text("""SELECT decision_id, strategy, decision_hash FROM trade_decisions
         WHERE decision_id = ANY(CAST(:ids AS bigint[]))"""),
         {"ids": ids},
     )
-    return {row.decision_id: row.strategy for row in rows}
-
-
-def hash_of(tx: Connection, decision_id: int) -> str:
-    """The decision's hash."""
-    hash_: str = tx.execute(
-        text("SELECT decision_hash FROM trade_decisions WHERE decision_id = :id"),
-        {"id": decision_id},
-    ).scalar_one()
-    return hash_
+    return {row.decision_id: (row.strategy, row.decision_hash) for row in rows}
 
 
 def doubts(tx: Connection, account: str) -> tuple[int, datetime | None]:

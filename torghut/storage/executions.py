@@ -1,7 +1,8 @@
 """executions and execution_events: every broker order we know, and what was seen of it.
 
-`record` is the only writer: it appends the observation and stores the fold. Seeing the same
-thing again writes nothing, so a repeated reconciliation changes no row.
+`record` appends the observation and stores the fold; `adopt` does so for many orders at once that
+are new here and nobody's. Seeing the same thing again writes nothing, so a repeated reconciliation
+changes no row.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Recorded:
 def record(tx: Connection, account: str, seen: Observation, *, now: datetime) -> Recorded:
     """Append an observation of one broker order and fold it into its execution."""
     order = seen.order
-    created_id = _create(tx, account, seen, now=now)
+    created = _create(tx, account, [seen], now=now)
     row = tx.execute(
         text(f"""SELECT {_COLUMNS} FROM executions
         WHERE broker_order_id = :id OR client_order_id = :coid
@@ -65,71 +66,135 @@ def record(tx: Connection, account: str, seen: Observation, *, now: datetime) ->
     attached = seen.decision_id is not None and current.decision_id is None
     if attached:
         _attach(tx, current.execution_id, seen)
-    tx.execute(
-        text("""
-        INSERT INTO execution_events (execution_id, event_key, source, status, cum_qty, avg_px,
-          broker_updated_at, observed_at, raw)
-        VALUES (:execution, :key, :source, :status, :cum_qty, :avg_px, :updated, :now,
-          CAST(:raw AS jsonb))
-        ON CONFLICT (event_key) DO NOTHING"""),
-        {
-            "execution": current.execution_id,
-            "key": event_key(order),
-            "source": seen.source,
-            "status": order.status,
-            "cum_qty": order.cum_qty,
-            "avg_px": order.avg_px,
-            "updated": order.updated_at,
-            "now": now,
-            "raw": json.dumps(dict(order.raw), default=str).replace("\\u0000", "\\ufffd"),
-        },
-    )
+    _observe(tx, [(current.execution_id, order)], seen.source, now=now)
     before = execution_state(current)
     after = observe(before, order)
     if after != before:
         _store(tx, current.execution_id, after, now=now)
-    return Recorded(current.execution_id, created=created_id is not None, attached=attached)
+    return Recorded(current.execution_id, created=bool(created), attached=attached)
 
 
-def _create(tx: Connection, account: str, seen: Observation, *, now: datetime) -> int | None:
-    order = seen.order
-    state = observe(None, order)
-    return tx.execute(
+def adopt(
+    tx: Connection, account: str, orders: Sequence[Order], *, now: datetime
+) -> dict[str, int]:
+    """Executions of strangers' orders, with what was seen: broker_order_id → execution_id.
+
+    Left out is what shares an id with another order; `record` says with which.
+    """
+    created = _create(
+        tx, account, [Observation(order, None, "external", "rest") for order in orders], now=now
+    )
+    seen = [(created[o.broker_order_id], o) for o in orders if o.broker_order_id in created]
+    _observe(tx, seen, "rest", now=now)
+    return created
+
+
+def unobserved(tx: Connection, orders: Sequence[Order]) -> frozenset[str]:
+    """Broker ids of the orders of which this very observation is not stored."""
+    keys = {event_key(order): order.broker_order_id for order in orders}
+    stored = tx.execute(
+        text("SELECT event_key FROM execution_events WHERE event_key = ANY(CAST(:k AS text[]))"),
+        {"k": list(keys)},
+    ).scalars()
+    return frozenset(keys[key] for key in keys.keys() - set(stored))
+
+
+def _observe(
+    tx: Connection, seen: Sequence[tuple[int, Order]], source: str, *, now: datetime
+) -> None:
+    """Append observations of (execution, order); what was seen before is one row."""
+    if not seen:
+        return
+    tx.execute(
         text("""
-        INSERT INTO executions (decision_id, account, client_order_id, broker_order_id, origin,
-          symbol, side, order_type, time_in_force, qty, notional, limit_price, stop_price, status,
-          terminal, cum_qty, leaves_qty, avg_px, replaces, replaced_by, broker_created_at,
-          broker_updated_at, created_at, updated_at)
-        VALUES (:decision, :account, :coid, :id, :origin, :symbol, :side, :type, :tif, :qty,
-          :notional, :limit_price, :stop_price, :status, :terminal, :cum_qty, :leaves_qty, :avg_px,
-          :replaces, :replaced_by, :created, :updated, :now, :now)
-        ON CONFLICT DO NOTHING RETURNING execution_id"""),
+        INSERT INTO execution_events (execution_id, event_key, source, status, cum_qty, avg_px,
+          broker_updated_at, observed_at, raw)
+        SELECT n.execution, n.key, :source, n.status, n.cum_qty, n.avg_px, n.updated, :now,
+          n.raw::jsonb
+        FROM unnest(CAST(:execution AS bigint[]), CAST(:key AS text[]), CAST(:status AS text[]),
+          CAST(:cum_qty AS numeric[]), CAST(:avg_px AS numeric[]),
+          CAST(:updated AS timestamptz[]), CAST(:raw AS text[]))
+          AS n (execution, key, status, cum_qty, avg_px, updated, raw)
+        ON CONFLICT (event_key) DO NOTHING"""),
         {
-            "decision": seen.decision_id,
-            "account": account,
-            "coid": order.client_order_id,
-            "id": order.broker_order_id,
-            "origin": seen.origin,
-            "symbol": order.symbol,
-            "side": order.side,
-            "type": order.order_type,
-            "tif": order.time_in_force,
-            "qty": order.qty,
-            "notional": order.notional,
-            "limit_price": order.limit_price,
-            "stop_price": order.stop_price,
-            "status": state.status,
-            "terminal": state.terminal,
-            "cum_qty": state.cum_qty,
-            "leaves_qty": state.leaves_qty,
-            "avg_px": state.avg_px,
-            "replaces": order.replaces,
-            "replaced_by": order.replaced_by,
-            "created": order.created_at,
-            "updated": order.updated_at,
+            "source": source,
             "now": now,
+            "execution": [execution_id for execution_id, _ in seen],
+            "key": [event_key(order) for _, order in seen],
+            "status": [order.status for _, order in seen],
+            "cum_qty": [order.cum_qty for _, order in seen],
+            "avg_px": [order.avg_px for _, order in seen],
+            "updated": [order.updated_at for _, order in seen],
+            "raw": [_raw(order) for _, order in seen],
         },
-    ).scalar_one_or_none()
+    )
+
+
+def _raw(order: Order) -> str:
+    return json.dumps(dict(order.raw), default=str).replace("\\u0000", "\\ufffd")
+
+
+_CREATE = text("""
+INSERT INTO executions (execution_id, decision_id, account, client_order_id, broker_order_id,
+  origin, symbol, side, order_type, time_in_force, qty, notional, limit_price, stop_price, status,
+  terminal, cum_qty, leaves_qty, avg_px, ledger_qty, replaces, replaced_by, broker_created_at,
+  broker_updated_at, created_at, updated_at)
+OVERRIDING SYSTEM VALUE
+SELECT coalesce(l.execution_id, nextval(pg_get_serial_sequence('executions', 'execution_id'))),
+  n.decision, :account, n.coid, n.id, n.origin, n.symbol, n.side, n.type, n.tif, n.qty, n.notional,
+  n.limit_price, n.stop_price, n.status, n.terminal, n.cum_qty, n.leaves_qty, n.avg_px,
+  coalesce((SELECT sum(f.last_qty) FROM fills f WHERE f.execution_id = l.execution_id), 0),
+  n.replaces, n.replaced_by, n.created, n.updated, :now, :now
+FROM unnest(CAST(:decision AS bigint[]), CAST(:coid AS text[]), CAST(:id AS text[]),
+  CAST(:origin AS text[]), CAST(:symbol AS text[]), CAST(:side AS text[]), CAST(:type AS text[]),
+  CAST(:tif AS text[]), CAST(:qty AS numeric[]), CAST(:notional AS numeric[]),
+  CAST(:limit_price AS numeric[]), CAST(:stop_price AS numeric[]), CAST(:status AS text[]),
+  CAST(:terminal AS boolean[]), CAST(:cum_qty AS numeric[]), CAST(:leaves_qty AS numeric[]),
+  CAST(:avg_px AS numeric[]), CAST(:replaces AS text[]), CAST(:replaced_by AS text[]),
+  CAST(:created AS timestamptz[]), CAST(:updated AS timestamptz[])) WITH ORDINALITY
+  AS n (decision, coid, id, origin, symbol, side, type, tif, qty, notional, limit_price, stop_price,
+    status, terminal, cum_qty, leaves_qty, avg_px, replaces, replaced_by, created, updated, place)
+-- an execution that was deleted comes back under the id that its fills and observations name
+LEFT JOIN lost_executions l ON l.broker_order_id = n.id
+ORDER BY n.place
+ON CONFLICT DO NOTHING RETURNING broker_order_id, execution_id""")
+
+
+def _create(
+    tx: Connection, account: str, seen: Sequence[Observation], *, now: datetime
+) -> dict[str, int]:
+    """Rows for orders that are new here: broker_order_id → execution_id of those that were."""
+    orders = [one.order for one in seen]
+    states = [observe(None, order) for order in orders]
+    rows = tx.execute(
+        _CREATE,
+        {
+            "account": account,
+            "now": now,
+            "decision": [one.decision_id for one in seen],
+            "coid": [order.client_order_id for order in orders],
+            "id": [order.broker_order_id for order in orders],
+            "origin": [one.origin for one in seen],
+            "symbol": [order.symbol for order in orders],
+            "side": [order.side for order in orders],
+            "type": [order.order_type for order in orders],
+            "tif": [order.time_in_force for order in orders],
+            "qty": [order.qty for order in orders],
+            "notional": [order.notional for order in orders],
+            "limit_price": [order.limit_price for order in orders],
+            "stop_price": [order.stop_price for order in orders],
+            "status": [state.status for state in states],
+            "terminal": [state.terminal for state in states],
+            "cum_qty": [state.cum_qty for state in states],
+            "leaves_qty": [state.leaves_qty for state in states],
+            "avg_px": [state.avg_px for state in states],
+            "replaces": [order.replaces for order in orders],
+            "replaced_by": [order.replaced_by for order in orders],
+            "created": [order.created_at for order in orders],
+            "updated": [order.updated_at for order in orders],
+        },
+    )
+    return {row.broker_order_id: row.execution_id for row in rows}
 
 
 def _attach(tx: Connection, execution_id: int, seen: Observation) -> None:
@@ -182,13 +247,19 @@ def by_broker_ids(tx: Connection, broker_order_ids: Sequence[str]) -> dict[str, 
     return {row.broker_order_id: execution_row(row) for row in rows}
 
 
-def unfinished(tx: Connection, account: str, *, limit: int) -> list[ExecutionRow]:
-    """Executions that are not terminal, least recently changed first; none skipped for age."""
+def unfinished(tx: Connection, account: str, *, after: int, limit: int) -> list[ExecutionRow]:
+    """Executions that are not terminal, in turn: those beyond `after`, then from the first."""
     rows = tx.execute(
-        text(f"""SELECT {_COLUMNS} FROM executions
-        WHERE account = :account AND NOT terminal
-        ORDER BY updated_at, execution_id LIMIT :limit"""),
-        {"account": account, "limit": limit},
+        text(f"""
+        (SELECT {_COLUMNS} FROM executions
+         WHERE account = :account AND NOT terminal AND execution_id > :after
+         ORDER BY execution_id LIMIT :limit)
+        UNION ALL
+        (SELECT {_COLUMNS} FROM executions
+         WHERE account = :account AND NOT terminal AND execution_id <= :after
+         ORDER BY execution_id LIMIT :limit)
+        LIMIT :limit"""),
+        {"account": account, "after": after, "limit": limit},
     )
     return [execution_row(row) for row in rows]
 

@@ -1,14 +1,15 @@
-"""fills, positions and strategy_positions: the ledger and its folds.
+"""fills: the ledger. `append` is its only writer.
 
-`append` is the only writer; a fill that is already there (same activity id) changes nothing, so
-pages may be read again and again. Positions are folded in the same transaction; the caller holds
+A fill that is already there (same activity id) changes nothing, so pages may be read again and
+again. Positions are folded in the same transaction (torghut.storage.folds); the caller holds
 `leases.lock_books`, because a fold must see the one before it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,8 +17,9 @@ from functools import partial
 
 from sqlalchemy import Connection, text
 
-from torghut.domain.positions import Position, apply_fill
+from torghut.domain.positions import apply_fill
 from torghut.ports import FillActivity
+from torghut.storage.folds import Step, fold_positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,26 @@ def append(
     """Book fills, oldest first; returns those that were new."""
     if not bookings:
         return []
-    fresh = [booking for booking in bookings if _insert(tx, account, booking, now=now)]
+    once = list({booking.fill.activity_id: booking for booking in bookings}.values())
+    added = _insert(tx, account, once, now=now)
+    fresh = [booking for booking in once if booking.fill.activity_id in added]
+    if not fresh:
+        return []
+    filled: dict[int, Decimal] = defaultdict(Decimal)
+    steps: list[tuple[str, str, Step]] = []
     for booking in fresh:
         fill = booking.fill
-        tx.execute(
-            text("UPDATE executions SET ledger_qty = ledger_qty + :qty WHERE execution_id = :id"),
-            {"qty": fill.last_qty, "id": booking.execution_id},
-        )
+        filled[booking.execution_id] += fill.last_qty
         step = partial(apply_fill, side=fill.side, last_qty=fill.last_qty, last_px=fill.last_px)
-        fold_positions(tx, account, booking.strategy, fill.symbol, step, now=now)
+        steps.append((booking.strategy, fill.symbol, step))
+    tx.execute(
+        text("""
+        UPDATE executions e SET ledger_qty = e.ledger_qty + n.qty
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:qtys AS numeric[])) AS n (id, qty)
+        WHERE e.execution_id = n.id"""),
+        {"ids": list(filled), "qtys": list(filled.values())},
+    )
+    fold_positions(tx, account, steps, now=now)
     return fresh
 
 
@@ -57,91 +70,40 @@ def unknown(tx: Connection, activity_ids: Sequence[str]) -> set[str]:
     return set(activity_ids) - set(rows.scalars())
 
 
-def _insert(tx: Connection, account: str, booking: Booking, *, now: datetime) -> bool:
-    fill = booking.fill
-    return (
-        tx.execute(
-            text("""
-            INSERT INTO fills (activity_id, execution_id, decision_id, account, strategy, symbol,
-              side, last_qty, last_px, cum_qty, leaves_qty, transact_time, recorded_at, raw)
-            VALUES (:activity, :execution, :decision, :account, :strategy, :symbol, :side,
-              :last_qty, :last_px, :cum_qty, :leaves_qty, :transact_time, :now,
-              CAST(:raw AS jsonb))
-            ON CONFLICT (activity_id) DO NOTHING RETURNING fill_id"""),
-            {
-                "activity": fill.activity_id,
-                "execution": booking.execution_id,
-                "decision": booking.decision_id,
-                "account": account,
-                "strategy": booking.strategy,
-                "symbol": fill.symbol,
-                "side": fill.side,
-                "last_qty": fill.last_qty,
-                "last_px": fill.last_px,
-                "cum_qty": fill.cum_qty,
-                "leaves_qty": fill.leaves_qty,
-                "transact_time": fill.transact_time,
-                "now": now,
-                "raw": json.dumps(dict(fill.raw), default=str),
-            },
-        ).one_or_none()
-        is not None
-    )
-
-
-def fold_positions(
-    tx: Connection,
-    account: str,
-    strategy: str,
-    symbol: str,
-    step: Callable[[Position], Position],
-    *,
-    now: datetime,
-) -> None:
-    """Take one step in the folds of the account and of the strategy; both end in the same sum."""
-    _fold(tx, "positions", {"account": account, "symbol": symbol}, step, now=now)
-    key = {"account": account, "strategy": strategy, "symbol": symbol}
-    _fold(tx, "strategy_positions", key, step, now=now)
-
-
-def _fold(
-    tx: Connection,
-    table: str,
-    key: dict[str, str],
-    step: Callable[[Position], Position],
-    *,
-    now: datetime,
-) -> None:
-    where = " AND ".join(f"{name} = :{name}" for name in key)
-    row = tx.execute(
-        text(f"SELECT qty, cost_basis, realized_pl FROM {table} WHERE {where} FOR UPDATE"), key
-    ).one_or_none()
-    after = step(Position() if row is None else Position(row.qty, row.cost_basis, row.realized_pl))
-    names = ", ".join(key)
-    values = ", ".join(f":{name}" for name in key)
-    tx.execute(
-        text(f"""
-        INSERT INTO {table} ({names}, qty, cost_basis, avg_px, realized_pl, updated_at)
-        VALUES ({values}, :qty, :cost_basis, :avg_px, :realized_pl, :now)
-        ON CONFLICT ({names}) DO UPDATE SET qty = excluded.qty,
-          cost_basis = excluded.cost_basis, avg_px = excluded.avg_px,
-          realized_pl = excluded.realized_pl, updated_at = excluded.updated_at"""),
+def _insert(
+    tx: Connection, account: str, bookings: Sequence[Booking], *, now: datetime
+) -> set[str]:
+    """Activity ids of the rows that were added, in the order given."""
+    rows = tx.execute(
+        text("""
+        INSERT INTO fills (activity_id, execution_id, decision_id, account, strategy, symbol,
+          side, last_qty, last_px, cum_qty, leaves_qty, transact_time, recorded_at, raw)
+        SELECT n.activity, n.execution, n.decision, :account, n.strategy, n.symbol, n.side,
+          n.last_qty, n.last_px, n.cum_qty, n.leaves_qty, n.transact_time, :now, n.raw::jsonb
+        FROM unnest(CAST(:activity AS text[]), CAST(:execution AS bigint[]),
+          CAST(:decision AS bigint[]), CAST(:strategy AS text[]), CAST(:symbol AS text[]),
+          CAST(:side AS text[]), CAST(:last_qty AS numeric[]), CAST(:last_px AS numeric[]),
+          CAST(:cum_qty AS numeric[]), CAST(:leaves_qty AS numeric[]),
+          CAST(:transact_time AS timestamptz[]), CAST(:raw AS text[])) WITH ORDINALITY
+          AS n (activity, execution, decision, strategy, symbol, side, last_qty, last_px, cum_qty,
+            leaves_qty, transact_time, raw, place)
+        ORDER BY n.place
+        ON CONFLICT (activity_id) DO NOTHING RETURNING activity_id"""),
         {
-            **key,
-            "qty": after.qty,
-            "cost_basis": after.cost_basis,
-            "avg_px": after.avg_px,
-            "realized_pl": after.realized_pl,
+            "account": account,
             "now": now,
+            "activity": [b.fill.activity_id for b in bookings],
+            "execution": [b.execution_id for b in bookings],
+            "decision": [b.decision_id for b in bookings],
+            "strategy": [b.strategy for b in bookings],
+            "symbol": [b.fill.symbol for b in bookings],
+            "side": [b.fill.side for b in bookings],
+            "last_qty": [b.fill.last_qty for b in bookings],
+            "last_px": [b.fill.last_px for b in bookings],
+            "cum_qty": [b.fill.cum_qty for b in bookings],
+            "leaves_qty": [b.fill.leaves_qty for b in bookings],
+            "transact_time": [b.fill.transact_time for b in bookings],
+            "raw": [json.dumps(dict(b.fill.raw), default=str) for b in bookings],
         },
     )
-
-
-def strategy_positions(tx: Connection, account: str, strategy: str) -> dict[str, Decimal]:
-    """Signed position per symbol of one strategy."""
-    rows = tx.execute(
-        text("""SELECT symbol, qty FROM strategy_positions
-        WHERE account = :account AND strategy = :strategy"""),
-        {"account": account, "strategy": strategy},
-    )
-    return {row.symbol: row.qty for row in rows}
+    return set(rows.scalars())
