@@ -74,7 +74,7 @@ def test_promotion_under_load(
         pair = Pair(folder, stack)
         migrate.upgrade(pair.url)
         world = stack.enter_context(World(pair.url, tmp_path, BY_NAME["accepted"], others=0))
-        world.start()
+        world.start(TORGHUT_LEASE_TTL_S=5)
         sender = Sender(world, COUNT, pause_s=0.1 if FULL else 0.02)
         sender.start()
         eventually(lambda: _submitted(world))
@@ -118,7 +118,7 @@ def test_control_without_a_synchronous_stand_by_a_promotion_loses(
         sender.start()
         sender.join(30)
         pair.fail_over()
-        world.start()
+        world.start(TORGHUT_LEASE_TTL_S=5)
         eventually(lambda: patiently(lambda: world.state()["known"] == 0))
         eventually(lambda: pair.primary.execute("SELECT 1 FROM account_leases"))
         assert sum(fault.endswith(": 0 orders") for fault in faults(world, sender)) == 5
