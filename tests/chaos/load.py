@@ -56,9 +56,9 @@ class Sender:
         assert self.done, f"only {len(self.acknowledged)} acknowledged within {timeout_s} s"
         assert len(self.acknowledged) == self.count
 
-    def resumed_after(self, moment: float) -> float:
-        """Seconds from `moment` to the first answer after it."""
-        return min(at for at in self.answered_at if at > moment) - moment
+    def resumed_after(self, moment: float) -> float | None:
+        """Seconds from `moment` to the first answer after it; None until there is one."""
+        return next((at - moment for at in list(self.answered_at) if at > moment), None)
 
     def _run(self) -> None:
         for start in range(0, self.count, self._batch):
@@ -94,10 +94,10 @@ def settle(world: World, sender: Sender) -> float:
 
 
 def patiently(ask: Callable[[], bool]) -> bool:
-    """The answer; False while the database does not answer."""
+    """The answer; False while the database does not answer, or answers and dies (a warning)."""
     try:
         return ask()
-    except DatabaseUnavailable:
+    except (DatabaseUnavailable, NotDurable):
         return False
 
 

@@ -16,7 +16,7 @@ a wait ── SUSPECT_AFTER_S without a byte ──▶ ask the server on another
    timeout of Postgres ends, then succeeds with a warning; one frozen backend says nothing still,
    and is given up.
 3. The question is the first message of the protocol, which any server answers with one byte before
-   it asks who we are: no password, no place among max_connections, nothing in its log.
+   it asks who we are: no password and no place among max_connections. A server with TLS may log it.
 4. Whoever waits meanwhile shares the answer: one question per server at a time.
 """
 
