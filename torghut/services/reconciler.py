@@ -8,10 +8,11 @@ orders    GET orders since cursor − overlap ─▶ diff ─▶ executions, dec
 open      our executions that are not terminal and were not in that list, successors of replaced
           orders that we do not know ─▶ GET each
 fills     GET FILL activities since cursor ──▶ fills, positions       (services/fill_ledger)
+settle    decisions that wait though their order is in the books      (services/found_orders)
 close     decisions whose order is terminal
 ```
 
-After an update of the broker's stream only `fills` and `close` are run (services/live_updates).
+After an update of the broker's stream only the last three are run (services/live_updates).
 
 Pages are processed one transaction each; if power fails between them the next pass reads them
 again and finds nothing to do. Each broker order is written in a savepoint of its own: a row that
@@ -33,7 +34,6 @@ from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
-from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
 from torghut.domain.reconcile import (
     Correction,
@@ -46,6 +46,7 @@ from torghut.domain.reconcile import (
 from torghut.domain.values import canonical_instant, parse_instant
 from torghut.ports import Broker, Page
 from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services import found_orders
 from torghut.services.fill_ledger import FillLedger
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
@@ -58,7 +59,6 @@ from torghut.services.recording import (
 )
 from torghut.storage import control, decisions, executions, order_targets
 from torghut.storage.database import Database
-from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation, execution_state
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import DecisionRow, Lease
@@ -236,6 +236,9 @@ class Reconciler:
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             fence(tx, lease)
+            waiting = decisions.ordered(tx, self._account, limit=CLOSE_MAX)
+            for row in waiting:
+                found_orders.settle_booked(tx, row, actor=ACTOR, lease=lease, now=now)
             closed = decisions.close_finished(tx, self._account, now=now, limit=CLOSE_MAX)
             events = [
                 Event(EventKind.DECISION_CLOSED, ACTOR, self._account, hash_) for hash_ in closed
@@ -245,7 +248,7 @@ class Reconciler:
         telemetry.IN_DOUBT.labels(self._account).set(count)
         age_s = (now - oldest).total_seconds() if oldest else 0.0
         telemetry.IN_DOUBT_AGE.labels(self._account).set(age_s)
-        return {"closed": len(closed)}
+        return {"settled": len(waiting), "closed": len(closed)}
 
     # ------------------------------------------------------------------ orders
 
@@ -287,10 +290,13 @@ class Reconciler:
     ) -> tuple[list[Correction], dict[str, DecisionRow], int]:
         """Corrections, the decisions concerned, and how many of them an update would have told."""
         known = executions.by_broker_ids(tx, [order.broker_order_id for order in page])
-        owners = self._owners(tx, page, [o for o in page if o.broker_order_id not in known])
+        adopted = frozenset(id_ for id_, row in known.items() if row.decision_id is None)
+        attached = known.keys() - adopted
+        owners = self._owners(tx, page, [o for o in page if o.broker_order_id not in attached])
         local = Local(
             executions={id_: execution_state(row) for id_, row in known.items()},
             decisions={id_: row.status for id_, row in owners.items()},
+            adopted=adopted,
         )
         corrections = diff(page, local)
         folded = [c.order for c in corrections if c.kind is CorrectionKind.FOLD]
@@ -303,16 +309,16 @@ class Reconciler:
         """client_order_id → the decision whose order, successor or leg it is, locked."""
         owners = order_targets.owners(tx, orders)
         hashes = claims(page)
-        legs = {
+        hanging = {
             order.client_order_id: hashes[order.client_order_id]
             for order in orders
             if order.client_order_id not in owners
             and hashes[order.client_order_id] != order.client_order_id
         }
-        if not legs:
+        if not hanging:
             return owners
-        found = decisions.by_hashes(tx, sorted(set(legs.values())))
-        return owners | {id_: found[hash_] for id_, hash_ in legs.items() if hash_ in found}
+        found = owners | decisions.by_hashes(tx, sorted(set(hanging.values())))
+        return owners | {id_: found[hash_] for id_, hash_ in hanging.items() if hash_ in found}
 
     def _apply(
         self,
@@ -345,29 +351,7 @@ class Reconciler:
                 actor=ACTOR,
                 now=now,
             )
-        if owner.status in (DecisionStatus.SUBMITTING, DecisionStatus.IN_DOUBT):
-            self._settle(tx, owner, order, lease, now)
-
-    def _settle(
-        self, tx: Connection, owner: DecisionRow, order: Order, lease: Lease, now: datetime
-    ) -> None:
-        step = Advance(
-            decision_id=owner.decision_id,
-            before=owner.status,
-            after=DecisionStatus.SUBMITTED,
-            reason=Reason.RECOVERED.value,
-            detail=f"found in the broker's list as {order.broker_order_id}",
-            due_at=now,
-        )
-        if decisions.advance(tx, [step], token=lease.fencing_token, now=now):
-            event = Event(
-                EventKind.RECOVERED,
-                ACTOR,
-                self._account,
-                owner.decision_hash,
-                {"broker_order_id": order.broker_order_id},
-            )
-            control.add_events(tx, [event], now=now)
+        found_orders.settle(tx, owner, order.broker_order_id, actor=ACTOR, lease=lease, now=now)
 
     def _ask(self, question: Callable[[Broker], T]) -> T:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
