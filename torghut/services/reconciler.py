@@ -12,7 +12,7 @@ settle    decisions that wait though their order is in the books      (services/
 close     decisions whose order is terminal
 ```
 
-After an update of the broker's stream only the last three are run (services/live_updates).
+After an update of the broker's stream only `fills` and `close` are run (services/live_updates).
 
 Pages are processed one transaction each; if power fails between them the next pass reads them
 again and finds nothing to do. Each broker order is written in a savepoint of its own: a row that
@@ -72,6 +72,7 @@ ASK_SINGLY_MAX = 20
 ASK_FAILURES_MAX = 3
 LIST_PAGES_MAX = 20
 CLOSE_MAX = 1_000
+SETTLE_MAX = 1_000
 BUDGET_WAIT_S = 30.0
 
 log = structlog.get_logger(__name__)
@@ -129,6 +130,7 @@ class Reconciler:
             ("orders", self._orders_step),
             ("open", self._open_step),
             ("fills", self._fills.run),
+            ("settle", self._settle_step),
             ("close", self._close_step),
         )
         for name, step in steps:
@@ -231,14 +233,22 @@ class Reconciler:
                 seen[id_] = order
         return seen, failures
 
+    def _settle_step(self, lease: Lease) -> Counts:
+        now = self._clock()
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            waiting = decisions.ordered(tx, self._account, limit=SETTLE_MAX)
+            if waiting:
+                fence(tx, lease)
+            for row in waiting:
+                found_orders.settle_booked(tx, row, actor=ACTOR, lease=lease, now=now)
+        return {"settled": len(waiting)}
+
     def _close_step(self, lease: Lease) -> Counts:
         now = self._clock()
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             fence(tx, lease)
-            waiting = decisions.ordered(tx, self._account, limit=CLOSE_MAX)
-            for row in waiting:
-                found_orders.settle_booked(tx, row, actor=ACTOR, lease=lease, now=now)
             closed = decisions.close_finished(tx, self._account, now=now, limit=CLOSE_MAX)
             events = [
                 Event(EventKind.DECISION_CLOSED, ACTOR, self._account, hash_) for hash_ in closed
@@ -248,7 +258,7 @@ class Reconciler:
         telemetry.IN_DOUBT.labels(self._account).set(count)
         age_s = (now - oldest).total_seconds() if oldest else 0.0
         telemetry.IN_DOUBT_AGE.labels(self._account).set(age_s)
-        return {"settled": len(waiting), "closed": len(closed)}
+        return {"closed": len(closed)}
 
     # ------------------------------------------------------------------ orders
 

@@ -187,7 +187,7 @@ def overdue(tx: Connection, account: str, *, now: datetime, limit: int) -> list[
         WHERE d.account = :account AND d.expires_at <= :now AND d.status IN ('planned', 'approved')
           AND NOT EXISTS
             (SELECT 1 FROM executions e WHERE e.client_order_id = d.decision_hash)
-        ORDER BY d.decision_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
+        ORDER BY d.due_at, d.decision_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
         {"account": account, "now": now, "limit": limit},
     )
     return [decision_row(row) for row in rows]
@@ -200,7 +200,7 @@ def ordered(tx: Connection, account: str, *, limit: int) -> list[DecisionRow]:
         SELECT {_COLUMNS} FROM trade_decisions d
         WHERE d.account = :account AND d.status IN ('planned', 'approved', 'submitting', 'in_doubt')
           AND EXISTS (SELECT 1 FROM executions e WHERE e.client_order_id = d.decision_hash)
-        ORDER BY d.decision_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
+        ORDER BY d.due_at, d.decision_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
         {"account": account, "limit": limit},
     )
     return [decision_row(row) for row in rows]
