@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 
 import pytest
 from hypothesis import given, settings
@@ -92,22 +93,108 @@ def test_a_leg_belongs_to_the_decision_of_the_order_that_names_it() -> None:
     assert claims([leg]) == {"the broker's own": "the broker's own"}
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(
-        st.builds(
-            lambda n, status, cum, at: seen(
-                status, cum, at, broker_order_id=f"b-{n}", client_order_id=f"{n:064d}"
-            ),
-            st.integers(0, 4),
-            st.sampled_from(ORDER_STATUSES),
-            st.integers(0, 10),
-            st.integers(0, 9),
+def test_a_successor_belongs_to_the_decision_of_the_order_it_replaced() -> None:
+    """However often it was replaced, and in whatever order the list names them."""
+    first = seen("replaced", 1, 1, broker_order_id="b-1")
+    second = seen("replaced", 0, 2, broker_order_id="b-2", client_order_id="2", replaces="b-1")
+    third = seen("new", 0, 3, broker_order_id="b-3", client_order_id="3", replaces="b-2")
+    for page in permutations([first, second, third]):
+        assert claims(page) == dict.fromkeys(("2", "3", first.client_order_id), "c" * 64)
+    assert claims([third]) == {"3": "3"}
+    circle = [replace(first, replaces="b-3"), second, third]  # absurd, and no endless loop
+    assert claims(circle).keys() == {"2", "3", first.client_order_id}
+
+
+PLACES = st.integers(0, 4)
+NEWS = st.lists(
+    st.builds(
+        lambda n, status, cum, at: seen(
+            status, cum, at, broker_order_id=f"b-{n}", client_order_id=f"{n:064d}"
         ),
-        max_size=10,
+        PLACES,
+        st.sampled_from(ORDER_STATUSES),
+        st.integers(0, 10),
+        st.integers(0, 9),
     ),
-    st.dictionaries(st.integers(0, 4), st.sampled_from(list(DecisionStatus))),
+    max_size=10,
 )
+STATUSES = st.dictionaries(PLACES, st.sampled_from(list(DecisionStatus)))
+
+
+@st.composite
+def books(draw: st.DrawFn) -> tuple[list[Order], Local]:
+    """A list of the broker's, each order once, and books that know some of it, adopted or not."""
+    listed = {order.broker_order_id: order for order in draw(NEWS)}
+    executions: dict[str, ExecutionState] = {}
+    for order in draw(NEWS):
+        known = executions.get(order.broker_order_id)
+        executions[order.broker_order_id] = observe(known, order)
+    statuses = {f"{n:064d}": status for n, status in draw(STATUSES).items()}
+    adopted = frozenset(draw(st.sets(st.sampled_from(sorted(executions))))) if executions else ()
+    return list(listed.values()), Local(executions, statuses, frozenset(adopted))
+
+
+def applied(corrections: list[Correction], local: Local) -> Local:
+    """The books after the corrections: folded, and attached to the decision there is."""
+    executions = dict(local.executions)
+    adopted = set(local.adopted)
+    for correction in corrections:
+        id_ = correction.order.broker_order_id
+        executions[id_] = observe(executions.get(id_), correction.order)
+        if correction.order.client_order_id in local.decisions:
+            adopted.discard(id_)
+        elif correction.kind is K.ADOPT:
+            adopted.add(id_)
+    return Local(executions, local.decisions, frozenset(adopted))
+
+
+@settings(max_examples=200, deadline=None)
+@given(books())
+def test_corrections_that_are_applied_are_not_found_again(case: tuple[list[Order], Local]) -> None:
+    """R2: one pass is enough, and a second one finds nothing (P12, story 24)."""
+    listed, local = case
+    assert diff(listed, applied(diff(listed, local), local)) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(books(), st.randoms(use_true_random=False))
+def test_the_order_of_the_list_does_not_matter(
+    case: tuple[list[Order], Local], rng: random.Random
+) -> None:
+    listed, local = case
+    shuffled = rng.sample(listed, len(listed))
+    by_id = {c.order.broker_order_id: c for c in diff(listed, local)}
+    assert {c.order.broker_order_id: c for c in diff(shuffled, local)} == by_id
+    assert [c.order for c in diff(shuffled, local)] == [
+        order for order in shuffled if order.broker_order_id in by_id
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(books())
+def test_one_correction_for_what_is_unknown_and_none_for_what_teaches_nothing(
+    case: tuple[list[Order], Local],
+) -> None:
+    """R1, R2, R4: an order that is unknown, or adopted though it is a decision's, has exactly one
+    of the right kind; a known one has one exactly if it moves the fold."""
+    listed, local = case
+    found: dict[str, list[CorrectionKind]] = {order.broker_order_id: [] for order in listed}
+    for correction in diff(listed, local):
+        found[correction.order.broker_order_id].append(correction.kind)
+    for order in listed:
+        id_, status = order.broker_order_id, local.decisions.get(order.client_order_id)
+        known = local.executions.get(id_)
+        if status is not None and (known is None or id_ in local.adopted):
+            expected = [K.LATE if status.value in ENDED else K.BACKFILL]
+        elif known is None:
+            expected = [K.ADOPT]
+        else:
+            expected = [K.FOLD] if observe(known, order) != known else []
+        assert found[id_] == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(NEWS, STATUSES)
 def test_idempotent(news: list[Order], statuses: dict[int, DecisionStatus]) -> None:
     """Applied one by one, the same list teaches nothing the second time (P12, story 24)."""
     decisions = {f"{n:064d}": status for n, status in statuses.items()}

@@ -16,7 +16,9 @@
 
 Read a row as: power failed right after this status was committed — what does the next start see?
 
-- planned, approved: nothing left the machine; claimed again by the normal path.
+- planned, approved: nothing left the machine; claimed again by the normal path. If an order is
+  found all the same, as after a restored backup, the decision is neither judged nor sent nor
+  expired: it takes its steps to submitted in one transaction (services/found_orders).
 - submitting: the order may or may not have left. The next owner of the account (a newer fencing
   token) moves the row to in_doubt; it never posts on it.
 - in_doubt: asked for at the broker by client_order_id = decision_hash until the answer is definite.
@@ -87,7 +89,7 @@ class Reason(StrEnum):
     """Why a decision entered its status; stored as `status_reason`. Risk adds its DenyReason."""
 
     ACCEPTED = "accepted"
-    RECOVERED = "recovered"  # found at the broker by client_order_id after an uncertain answer
+    RECOVERED = "recovered"  # its order was found at the broker, by client_order_id
     REFUSED_BY_BROKER = "refused_by_broker"
     ACCOUNT_REFUSED = "account_refused"  # keys or account, not this order; the account is halted
     RATE_LIMITED = "rate_limited"

@@ -1,7 +1,8 @@
 """Claiming: the one transaction in which decisions are judged and the intent to send is written.
 
     fence · lock due rows ─▶ expire ─▶ hold (market closed) ─▶ judge ─▶ denied
-                                                                  └──▶ approved ─▶ submitting
+                       │                                          └──▶ approved ─▶ submitting
+                       └─▶ its order is in the books already ─▶ submitted
 
 Runs inside the executor's transaction (step 2 of its protocol) and leaves committing to it. The
 rows are locked and the lease is held, so every step below must move: anything else is a defect.
@@ -19,7 +20,7 @@ from torghut.domain.exposure import TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.risk_case import Verdict
 from torghut.domain.risk_policy import RiskPolicy
-from torghut.services import risk_engine
+from torghut.services import found_orders, risk_engine
 from torghut.services.limit_reload import PolicyInForce
 from torghut.services.placing import Claim
 from torghut.services.risk_engine import FACTS_RETRY_S, Judged, Outside
@@ -72,7 +73,8 @@ class Claimer:
         rows = decisions.claim(
             tx, self._account, statuses, resting=states.halted(), now=now, limit=limit
         )
-        live = self._hold(tx, self.expire(tx, rows, lease, now), lease, now)
+        unsent = self._settle_found(tx, rows, lease, now)
+        live = self._hold(tx, self.expire(tx, unsent, lease, now), lease, now)
         policy = self._policy.current
         self._keep(tx, policy, now)
         judged = risk_engine.judge(
@@ -98,6 +100,17 @@ class Claimer:
             self._policy_kept = policy.version
         else:
             verdicts.add_policy(tx, policy.version, policy.text, now=now)
+
+    def _settle_found(
+        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
+    ) -> list[DecisionRow]:
+        """Settle the locked decisions whose order exists, as after a restored backup; returns the
+        others. What is at the broker can neither expire nor be denied, and is never sent again."""
+        known = executions.existing(tx, [row.decision_hash for row in rows])
+        for row in rows:
+            if row.decision_hash in known:
+                found_orders.settle_booked(tx, row, actor=ACTOR, lease=lease, now=now)
+        return [row for row in rows if row.decision_hash not in known]
 
     def expire(
         self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
@@ -185,12 +198,11 @@ class Claimer:
     ) -> list[Claim]:
         rows = [item.row for item in approved]
         counted = {item.row.decision_id for item in approved if item.counted_today}
-        known = executions.existing(tx, [row.decision_hash for row in rows])
         claims = [
             Claim(
                 row,
                 row.attempts + 1,
-                check_first=row.attempts > 0 or row.decision_hash in known,
+                check_first=row.attempts > 0,
                 fencing_token=lease.fencing_token,
                 state=states.of(row.strategy)[0],
             )

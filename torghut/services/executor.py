@@ -7,7 +7,7 @@ with a pool of callers. One pass:
 1 sweep    submitting, and nobody works on it ──────────────▶ in_doubt     (its writer died)
 2 claim    Tx: fence · lock due rows · expire · judge · verdicts · submitting + attempt · events
            commit ─ intent is durable ─────────────────────────────────────────────────────
-3 place    no transaction: [lookup first, if not the first attempt or an execution exists]
+3 place    no transaction: [lookup first, if not the first attempt]
            POST /orders with client_order_id = decision_hash
            [lookup after, if the answer was a refusal or "must be unique"]
 4 record   Tx: fence · outcome · execution · advance · events; commit (many outcomes at once)

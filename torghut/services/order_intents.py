@@ -42,7 +42,7 @@ from torghut.services import risk_engine
 from torghut.services.limit_reload import PolicyInForce
 from torghut.services.order_calls import Task
 from torghut.services.risk_engine import FACTS_RETRY_S, Outside
-from torghut.storage import control, decisions, order_actions
+from torghut.storage import control, decisions, executions, order_actions
 from torghut.storage.decisions import Advance
 from torghut.storage.order_actions import ActionRow, Standing
 from torghut.storage.rows import DecisionRow, Lease
@@ -99,9 +99,11 @@ class IntentWriter:
             return ended(orders[-1].status, orders[-1].cum_qty)
         if decision is None:
             return ActionStep(ActionStatus.MOOT, ActionReason.ORDER_UNKNOWN), "not in our books"
-        if decision.status in _UNSENT:
+        # an order that was adopted before its decision came is no reason to say it was not sent
+        found = executions.existing(tx, [decision.decision_hash])
+        if decision.status in _UNSENT and not found:
             return self._call_off(tx, row, decision, lease, now)
-        if decision.status in (*_UNKNOWN, DecisionStatus.SUBMITTED):
+        if decision.status in (*_UNSENT, *_UNKNOWN, DecisionStatus.SUBMITTED):
             return _wait(ActionReason.WAITS_FOR_DECISION, f"it is {decision.status}")
         step = ActionStep(ActionStatus.MOOT, ActionReason.DECISION_ENDED)
         return step, f"the decision is {decision.status}"

@@ -21,7 +21,6 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from torghut.clock import Clock
 from torghut.domain.events import Event, EventKind
-from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.orders import Order
 from torghut.domain.reconcile import (
     Correction,
@@ -32,6 +31,7 @@ from torghut.domain.reconcile import (
     would_be_told,
 )
 from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services import found_orders
 from torghut.services.late_orders import LateOrders
 from torghut.services.recording import (
     guarded,
@@ -47,7 +47,6 @@ from torghut.storage import (
     order_targets,
 )
 from torghut.storage.database import Database
-from torghut.storage.decisions import Advance
 from torghut.storage.executions import Observation, execution_state
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import DecisionRow, Lease
@@ -95,10 +94,13 @@ class OrderLedger:
     ) -> tuple[list[Correction], dict[str, DecisionRow], int]:
         """Corrections, the decisions concerned, and how many of them an update would have told."""
         known = executions.by_broker_ids(tx, [order.broker_order_id for order in orders])
-        owners = self._owners(tx, orders, [o for o in orders if o.broker_order_id not in known])
+        adopted = frozenset(id_ for id_, row in known.items() if row.decision_id is None)
+        attached = known.keys() - adopted
+        owners = self._owners(tx, orders, [o for o in orders if o.broker_order_id not in attached])
         local = Local(
             executions={id_: execution_state(row) for id_, row in known.items()},
             decisions={id_: row.status for id_, row in owners.items()},
+            adopted=adopted,
             unobserved=executions.unobserved(tx, orders) if restoring else frozenset(),
         )
         corrections = diff(orders, local)
@@ -177,16 +179,16 @@ class OrderLedger:
         """client_order_id → the decision whose order, successor or leg it is, locked."""
         owners = order_targets.owners(tx, orders)
         hashes = claims(page)
-        legs = {
+        hanging = {
             order.client_order_id: hashes[order.client_order_id]
             for order in orders
             if order.client_order_id not in owners
             and hashes[order.client_order_id] != order.client_order_id
         }
-        if not legs:
+        if not hanging:
             return owners
-        found = decisions.by_hashes(tx, sorted(set(legs.values())))
-        return owners | {id_: found[hash_] for id_, hash_ in legs.items() if hash_ in found}
+        found = owners | decisions.by_hashes(tx, sorted(set(hanging.values())))
+        return owners | {id_: found[hash_] for id_, hash_ in hanging.items() if hash_ in found}
 
     def _apply(
         self,
@@ -207,29 +209,7 @@ class OrderLedger:
         write_own_order(tx, owner, order, origin="reconciled", source="rest", now=now)
         if correction.kind is CorrectionKind.LATE:
             self._late_orders.note(tx, owner, order, now=now)
-        if owner.status in (DecisionStatus.SUBMITTING, DecisionStatus.IN_DOUBT):
-            self._settle(tx, owner, order, lease, now)
-
-    def _settle(
-        self, tx: Connection, owner: DecisionRow, order: Order, lease: Lease, now: datetime
-    ) -> None:
-        step = Advance(
-            decision_id=owner.decision_id,
-            before=owner.status,
-            after=DecisionStatus.SUBMITTED,
-            reason=Reason.RECOVERED.value,
-            detail=f"found in the broker's list as {order.broker_order_id}",
-            due_at=now,
-        )
-        if decisions.advance(tx, [step], token=lease.fencing_token, now=now):
-            event = Event(
-                EventKind.RECOVERED,
-                ACTOR,
-                self._account,
-                owner.decision_hash,
-                {"broker_order_id": order.broker_order_id},
-            )
-            control.add_events(tx, [event], now=now)
+        found_orders.settle(tx, owner, order.broker_order_id, actor=ACTOR, lease=lease, now=now)
 
 
 def listed_at(order: Order) -> datetime:

@@ -9,6 +9,7 @@ orders    GET orders since cursor − overlap ─▶ diff ─▶ executions, dec
 open      our executions that are not terminal ─▶ GET them               (services/open_orders)
 fills     GET FILL activities since cursor ──▶ fills, positions         (services/fill_ledger)
 restore   the audit's end, once orders and fills are read to their ends
+settle    decisions that wait though their order is in the books        (services/found_orders)
 close     decisions whose order is terminal
 tie-out   positions and cash against that snapshot ─▶ discrepancies     (services/tie_out)
 ```
@@ -34,6 +35,7 @@ from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.domain.orders import Order
 from torghut.ports import Broker
+from torghut.services import found_orders
 from torghut.services.book_audit import BookAudit
 from torghut.services.broker_lists import order_pages, overlapped
 from torghut.services.fill_ledger import FillLedger
@@ -52,6 +54,7 @@ from torghut.storage.rows import Lease
 ACTOR = "reconciler"
 PAGES_MAX = 40
 CLOSE_MAX = 1_000
+SETTLE_MAX = 1_000
 BUDGET_WAIT_S = 30.0
 
 log = structlog.get_logger(__name__)
@@ -144,6 +147,7 @@ class Reconciler:
             ("open", self._open_step),
             ("fills", self._fills.run),
             ("restore", self._audit.finish),
+            ("settle", self._settle_step),
             ("close", self._close_step),
             ("tie_out", self._tie_out.run),
         )
@@ -192,6 +196,17 @@ class Reconciler:
         """local → broker."""
         found, failures = self._open.look()
         return {"unanswered": failures, **self.see_orders(lease, found)}
+
+    def _settle_step(self, lease: Lease) -> Counts:
+        now = self._clock()
+        with self._database.transaction() as tx:
+            lock_books(tx, self._account)
+            waiting = decisions.ordered(tx, self._account, limit=SETTLE_MAX)
+            if waiting:
+                fence(tx, lease)
+            for row in waiting:
+                found_orders.settle_booked(tx, row, actor=ACTOR, lease=lease, now=now)
+        return {"settled": len(waiting)}
 
     def _close_step(self, lease: Lease) -> Counts:
         now = self._clock()

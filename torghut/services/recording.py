@@ -97,27 +97,36 @@ def write_own_order(
     # a leg is not compared: its price and side come from the order that it hangs on
     own = order.client_order_id.startswith(decision.decision_hash) or order.replaces is not None
     first_seen = own and (recorded.created or recorded.attached)
-    differences = order_differences(_asked_for(tx, decision, order), order) if first_seen else {}
-    if differences:
-        evidence: dict[str, object] = {
-            "broker_order_id": order.broker_order_id,
-            "differences": differences,
-        }
-        discrepancies.open_(
-            tx,
-            decision.account,
-            DiscrepancyKind.ORDER_DIFFERS,
-            decision.decision_hash,
-            evidence,
-            actor=origin,
-            now=now,
-        )
+    if first_seen:
+        note_differences(tx, decision, order, actor=origin, now=now)
     note_duplicate(tx, decision.account, order, recorded, actor=origin, now=now)
     for leg in order.legs:
         # the broker gave the leg its client_order_id: that it hangs on our order makes it ours
         observation = Observation(leg, decision.decision_id, origin, source)
         booked = executions.record(tx, decision.account, observation, now=now)
         note_duplicate(tx, decision.account, leg, booked, actor=origin, now=now)
+
+
+def note_differences(
+    tx: Connection, decision: DecisionRow, order: Order, *, actor: str, now: datetime
+) -> None:
+    """An order of a decision's that is not the one that was asked for is a discrepancy."""
+    differences = order_differences(_asked_for(tx, decision, order), order)
+    if not differences:
+        return
+    evidence: dict[str, object] = {
+        "broker_order_id": order.broker_order_id,
+        "differences": differences,
+    }
+    discrepancies.open_(
+        tx,
+        decision.account,
+        DiscrepancyKind.ORDER_DIFFERS,
+        decision.decision_hash,
+        evidence,
+        actor=actor,
+        now=now,
+    )
 
 
 def _asked_for(tx: Connection, decision: DecisionRow, order: Order) -> OrderRequest:

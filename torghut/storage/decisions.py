@@ -177,13 +177,31 @@ def orphans(
 
 
 def overdue(tx: Connection, account: str, *, now: datetime, limit: int) -> list[DecisionRow]:
-    """Decisions whose time is over before anything was sent for them (locks them)."""
+    """Decisions whose time is over before anything was sent for them (locks them).
+
+    Not those whose order is known all the same: the reconciler settles them.
+    """
     rows = tx.execute(
         text(f"""
         SELECT {_COLUMNS} FROM trade_decisions d
         WHERE d.account = :account AND d.expires_at <= :now AND d.status IN ('planned', 'approved')
-        ORDER BY d.decision_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
+          AND NOT EXISTS
+            (SELECT 1 FROM executions e WHERE e.client_order_id = d.decision_hash)
+        ORDER BY d.due_at, d.decision_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
         {"account": account, "now": now, "limit": limit},
+    )
+    return [decision_row(row) for row in rows]
+
+
+def ordered(tx: Connection, account: str, *, limit: int) -> list[DecisionRow]:
+    """Decisions that wait for something though their order is in the books (locks them)."""
+    rows = tx.execute(
+        text(f"""
+        SELECT {_COLUMNS} FROM trade_decisions d
+        WHERE d.account = :account AND d.status IN ('planned', 'approved', 'submitting', 'in_doubt')
+          AND EXISTS (SELECT 1 FROM executions e WHERE e.client_order_id = d.decision_hash)
+        ORDER BY d.due_at, d.decision_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
+        {"account": account, "limit": limit},
     )
     return [decision_row(row) for row in rows]
 

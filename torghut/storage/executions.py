@@ -65,7 +65,7 @@ def record(tx: Connection, account: str, seen: Observation, *, now: datetime) ->
         return Recorded(current.execution_id, duplicate_of=current.broker_order_id)
     attached = seen.decision_id is not None and current.decision_id is None
     if attached:
-        _attach(tx, current.execution_id, seen)
+        attach(tx, order.broker_order_id, seen.decision_id, origin=seen.origin)
     _observe(tx, [(current.execution_id, order)], seen.source, now=now)
     before = execution_state(current)
     after = observe(before, order)
@@ -197,13 +197,15 @@ def _create(
     return {row.broker_order_id: row.execution_id for row in rows}
 
 
-def _attach(tx: Connection, execution_id: int, seen: Observation) -> None:
-    """An order adopted as external whose decision came later, as after a restored backup."""
-    tx.execute(
+def attach(tx: Connection, broker_order_id: str, decision_id: int | None, *, origin: str) -> bool:
+    """Give a decision the order adopted before it came, as after a restored backup; False if the
+    order is a decision's already."""
+    result = tx.execute(
         text("""UPDATE executions SET decision_id = :decision, origin = :origin
-        WHERE execution_id = :id AND decision_id IS NULL"""),
-        {"decision": seen.decision_id, "origin": seen.origin, "id": execution_id},
+        WHERE broker_order_id = :id AND decision_id IS NULL"""),
+        {"decision": decision_id, "origin": origin, "id": broker_order_id},
     )
+    return result.rowcount > 0
 
 
 def _store(tx: Connection, execution_id: int, state: ExecutionState, *, now: datetime) -> None:
@@ -235,6 +237,19 @@ def existing(tx: Connection, client_order_ids: Sequence[str]) -> dict[str, Execu
         {"ids": list(client_order_ids)},
     )
     return {row.client_order_id: execution_row(row) for row in rows}
+
+
+def booked(tx: Connection, client_order_id: str) -> Order:
+    """The order with this id as our books have it; without what the broker said word for word."""
+    row = tx.execute(
+        text("""SELECT broker_order_id, client_order_id, symbol, side, order_type, time_in_force,
+          status, qty, notional, limit_price, stop_price, cum_qty, avg_px, replaces, replaced_by,
+          broker_created_at AS created_at, broker_updated_at AS updated_at,
+          CAST(NULL AS timestamptz) AS submitted_at, CAST('{}' AS jsonb) AS raw
+        FROM executions WHERE client_order_id = :id"""),
+        {"id": client_order_id},
+    ).one()
+    return Order(**row._mapping)
 
 
 def by_broker_ids(tx: Connection, broker_order_ids: Sequence[str]) -> dict[str, ExecutionRow]:

@@ -1,8 +1,9 @@
 """account_leases: one owner per account at a time, by Postgres's clock.
 
 A new owner gets a larger fencing token. `fence` is the first statement of every writing
-transaction of the owner: it share-locks the lease row, so a take-over waits for it, and a writer
-that lost the lease finds no row and writes nothing.
+transaction of the owner: it locks the lease row so that a take-over waits for it and a renewal does
+not (writers one after the other would starve it), and a writer that lost the lease finds no row
+and writes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ class LeaseLost(TorghutError):
 
 def acquire(tx: Connection, account: str, owner: str, *, ttl_s: float) -> Lease | None:
     """Take the lease if it is free, released or run out; None if another owner has it."""
+    # what was fenced under the old token ends first; an update alone would not wait for it
+    tx.execute(
+        text("""SELECT 1 FROM account_leases WHERE account = :account
+        AND (owner IS NULL OR expires_at <= clock_timestamp()) FOR UPDATE"""),
+        {"account": account},
+    )
     row = tx.execute(
         text("""
         INSERT INTO account_leases AS l (account, owner, fencing_token, acquired_at, renewed_at,
@@ -91,7 +98,7 @@ def fence(tx: Connection, lease: Lease, *, margin_s: float = 0) -> None:
         SELECT 1 FROM account_leases
         WHERE account = :account AND owner = :owner AND fencing_token = :token
           AND expires_at > clock_timestamp() + make_interval(secs => :margin)
-        FOR SHARE"""),
+        FOR KEY SHARE"""),
         {
             "account": lease.account,
             "owner": lease.owner,
