@@ -131,7 +131,7 @@ def books(draw: st.DrawFn) -> tuple[list[Order], Local]:
         executions[order.broker_order_id] = observe(known, order)
     statuses = {f"{n:064d}": status for n, status in draw(STATUSES).items()}
     adopted = frozenset(draw(st.sets(st.sampled_from(sorted(executions))))) if executions else ()
-    return list(listed.values()), Local(executions, statuses, frozenset(adopted))
+    return list(listed.values()), Local(executions, statuses, adopted=frozenset(adopted))
 
 
 def applied(corrections: list[Correction], local: Local) -> Local:
@@ -145,7 +145,7 @@ def applied(corrections: list[Correction], local: Local) -> Local:
             adopted.discard(id_)
         elif correction.kind is K.ADOPT:
             adopted.add(id_)
-    return Local(executions, local.decisions, frozenset(adopted))
+    return Local(executions, local.decisions, adopted=frozenset(adopted))
 
 
 @settings(max_examples=200, deadline=None)

@@ -100,6 +100,7 @@ def test_a_second_daemon_stands_by_and_takes_over(user: User) -> None:
 
 def test_reconcile_without_a_daemon_and_without_a_broker(user: User) -> None:
     user.sim()
+    assert "opening booked" in user.torghut("reconcile").stdout
     assert "nothing to correct" in user.torghut("reconcile").stdout
     user.env["APCA_API_BASE_URL"] = "http://127.0.0.1:9"
     done = user.torghut("reconcile")

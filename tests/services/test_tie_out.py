@@ -327,10 +327,14 @@ def test_without_the_moves_between_books_and_answer_it_would_be(
 
 
 def test_a_difference_is_found_while_trading_goes_on(busy: Busy) -> None:
-    """The money is odd, as no fill is; it is the only difference that every answer leaves."""
+    """That there is a difference is seen first; how much it is, when one amount alone is left that
+    every answer allows."""
+
+    def found() -> dict[str, str]:
+        return {subject: one["difference"] for subject, one in open_drifts(busy.rig).items()}
+
     busy.trade(3)
     enter(busy.rig, cash="-250.75")
-    busy.trade(200, until=lambda: open_drifts(busy.rig))
-    drifts = open_drifts(busy.rig)
-    assert {subject: one["difference"] for subject, one in drifts.items()} == {"cash": "-250.75"}
+    busy.trade(200, until=lambda: found() == {"cash": "-250.75"})
+    assert found() == {"cash": "-250.75"}
     assert busy.rig.state()[0] == "reducing"

@@ -86,6 +86,7 @@ def test_openapi_is_3_1_and_whole(served: Served) -> None:
         *("/v1/orders:cancel", "/v1/positions/{symbol}:close", "/v1/flatten", "/v1/actions"),
         *(f"/v1/{name}" for name in ("executions", "fills", "positions", "status")),
         *(f"/v1/{name}" for name in ("halt", "reduce", "resume", "trading-states")),
+        *("/v1/discrepancies", "/v1/discrepancies/{discrepancy_id}:resolve"),
         *("/healthz", "/readyz", "/metrics"),
     }
     post = document["paths"]["/v1/decisions"]["post"]
