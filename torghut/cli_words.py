@@ -161,8 +161,9 @@ DISCREPANCY_ADVICE: Mapping[str, str] = {
     " If it never will be, correct the books by hand, then resolve this.",
     DiscrepancyKind.UNREADABLE_ROW: "Look at it at the broker; this ends when it can be read, for"
     " instance by a newer version. If it never will be, resolve this.",
-    DiscrepancyKind.ROWS_MISSING: "Find out who deleted them, and restore them from a backup; then"
-    " resolve this. New exposure is denied until then.",
+    DiscrepancyKind.ROWS_MISSING: "They are read again from the broker, and this ends by itself;"
+    " new exposure is denied until then. If it stays, the evidence says what the broker does not"
+    " show either: find out who deleted rows, then resolve this.",
     DiscrepancyKind.POSITION_DIFFERS: "Find out what the broker did; this ends when both are equal,"
     " or take the broker's quantity over: torghut accept SYMBOL --reason WHY",
     DiscrepancyKind.CASH_DIFFERS: "Find out what moved the money; this ends when both are equal, or"

@@ -108,6 +108,38 @@ def test_reconcile_without_a_daemon_and_without_a_broker(user: User) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_reconcile_shows_before_it_writes_and_reads_again(user: User) -> None:
+    """--dry-run writes nothing; --since reads what lies behind the cursor."""
+    user.sim()
+    tables = ("executions", "execution_events", "fills", "events", "discrepancies")
+
+    def rows() -> dict[str, int]:
+        return {name: user.sql(f"SELECT count(*) FROM {name}")[0][0] for name in tables}
+
+    user.torghut("migrate")
+    ids = {user.place()["id"] for _ in range(3)}
+    eventually(lambda: user.control("GET", "/ledger")["totals"]["fills"] == 3)
+    before = rows()
+    shown = user.torghut("reconcile", "--dry-run", "--json")
+    found = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert {one["broker_id"] for one in found if one["what"] == "adopt"} == ids
+    assert sum(one["what"] == "fill" for one in found) == 3
+    assert rows() == before
+    done = json.loads(user.torghut("reconcile", "--json").stdout)
+    assert (done["adopt"], done["fills"]) == (3, 3)
+    assert "nothing to correct" in user.torghut("reconcile", "--dry-run").stdout
+    # without the audit, which would find them as well: as if they had never been seen
+    user.sql("DELETE FROM book_tallies")
+    user.sql("UPDATE broker_cursors SET position = '2099-01-01T00:00:00.000000Z'")
+    for name in ("fills", "execution_events", "executions"):
+        user.sql(f"ALTER TABLE {name} DISABLE TRIGGER USER")
+        user.sql(f"DELETE FROM {name}")
+        user.sql(f"ALTER TABLE {name} ENABLE TRIGGER USER")
+    assert "adopt" not in json.loads(user.torghut("reconcile", "--json").stdout)
+    again = json.loads(user.torghut("reconcile", "--since", "1h", "--json").stdout)
+    assert (again["adopt"], again["fills"]) == (3, 3)
+
+
 def test_explain_of_a_hash_that_is_none(user: User) -> None:
     done = user.torghut("explain", "0" * 64)
     assert done.returncode == 1

@@ -166,6 +166,15 @@ class User:
         assert answer.ok, answer.text
         return answer.json()
 
+    def place(self) -> Any:
+        """A share bought by somebody else."""
+        body = {"symbol": "AAPL", "qty": "1", "side": "buy", "type": "market"}
+        keys = {"APCA-API-KEY-ID": "any-key", "APCA-API-SECRET-KEY": "any-secret"}
+        url = f"{self.broker_url}/v2/orders"
+        answer = requests.post(url, json=body | {"time_in_force": "day"}, headers=keys, timeout=30)
+        assert answer.ok, answer.text
+        return answer.json()
+
     def posts(self) -> int:
         return int(self.control("GET", "/requests")["routes"].get("submit", 0))
 
