@@ -22,6 +22,7 @@ from torghut.places import reach
 from torghut.ports import MarketData
 from torghut.services.account_check import verify_account
 from torghut.services.late_orders import LateOrders
+from torghut.services.loops import Loop
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
 from torghut.services.reconcile_preview import Preview, Wanted
@@ -30,9 +31,10 @@ from torghut.services.tie_out import TieOut
 from torghut.storage import leases
 from torghut.storage.database import Database
 from torghut.storage.leases import LeaseLost
+from torghut.storage.rows import Lease
 
 LEASES_MAX = 20
-"""Owners that may change, or leases of ours that may run out, while one reconciliation lasts."""
+"""How often the owner may change while one reconciliation lasts."""
 
 OnPage = Callable[[str, int], None]
 
@@ -60,11 +62,14 @@ def reconcile_once(
             on_page=on_page,
         )
         total: dict[str, int] = {}
-        for _ in range(LEASES_MAX):
+        for number in range(1, LEASES_MAX + 1):
             try:
-                _to_the_end(settings, database, reconciler, since, total)
+                with _lease(settings, database) as lease:
+                    _to_the_end(lease, reconciler, since, total)
                 break
             except LeaseLost:
+                if number == LEASES_MAX:
+                    raise
                 since = None  # the cursors are back already, or further on
         total.pop("more", None)
         return total
@@ -80,28 +85,41 @@ def preview(
 
 
 def _to_the_end(
-    settings: Settings,
-    database: Database,
-    reconciler: Reconciler,
-    since: datetime | None,
-    total: dict[str, int],
+    lease: Lease, reconciler: Reconciler, since: datetime | None, total: dict[str, int]
 ) -> None:
-    owner = owner_name()
+    if since is not None:
+        reconciler.read_again(lease, since)
+    while True:
+        counts = reconciler.run_once(lease, utc_now())
+        for what, count in counts.items():
+            total[what] = total.get(what, 0) + count
+        if not counts.get("more") or counts.get("failed"):
+            return
+
+
+@contextmanager
+def _lease(settings: Settings, database: Database) -> Iterator[Lease]:
+    """The owner's lease, or one of our own, which is renewed until it is given back."""
+    owner, ttl_s = owner_name(), settings.lease_ttl_s
     with database.transaction() as tx:
-        lease = leases.borrow(tx, settings.account, owner, ttl_s=settings.lease_ttl_s)
+        lease = leases.borrow(tx, settings.account, owner, ttl_s=ttl_s)
+    if lease.owner != owner:
+        yield lease
+        return
+
+    def renew(_now: datetime) -> Mapping[str, int]:
+        with database.transaction() as tx:
+            leases.renew(tx, lease, ttl_s=ttl_s)
+        return {}
+
+    beat = Loop("lease", renew, interval_s=ttl_s / 5, clock=utc_now)
+    beat.start()
     try:
-        if since is not None:
-            reconciler.read_again(lease, since)
-        while True:
-            counts = reconciler.run_once(lease, utc_now())
-            for what, count in counts.items():
-                total[what] = total.get(what, 0) + count
-            if not counts.get("more") or counts.get("failed"):
-                return
+        yield lease
     finally:
-        if lease.owner == owner:
-            with database.transaction() as tx:
-                leases.release(tx, lease)
+        beat.stop(ttl_s)
+        with database.transaction() as tx:
+            leases.release(tx, lease)
 
 
 @contextmanager

@@ -16,9 +16,11 @@ from torghut.recovery_points import RecoveryPoint as P
 PLACED = replace(BY_NAME["accepted"], name="placed_before", placed_before=True)
 
 
-@pytest.mark.parametrize("kills", [(), (P.CHECK_AFTER_CALL,), (P.OUTCOME_BEFORE_COMMIT,)], ids=str)
+@pytest.mark.parametrize(
+    "kills", [(), (P.CLAIM_BEFORE_COMMIT,), (P.OUTCOME_BEFORE_COMMIT,)], ids=str
+)
 def test_an_order_adopted_before_its_decision(kills: tuple[P, ...], build: Build) -> None:
-    """It is found by the first lookup, never sent again, and the decision ends with it."""
+    """It is found in the books, never sent again, and the decision ends with it."""
     world = build(PLACED)
     adopter = world.start()
     world.wait(lambda: world.state()["external"] > 0, "the order's adoption")

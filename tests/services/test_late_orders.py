@@ -10,7 +10,7 @@ import pytest
 
 from tests.services.rig import Rig, eventually
 from tests.services.test_order_cancel import RESTING, cancels, status_at_broker
-from torghut.services import reconciler
+from torghut.services import order_ledger
 
 MakeRig = Callable[..., Rig]
 TTL_S = 30
@@ -128,7 +128,7 @@ def test_power_fails_before_the_booking(rig: Rig, monkeypatch: pytest.MonkeyPatc
     hash_ = expired(rig)
     rig.place(client_order_id=hash_, **RESTING, time_in_force="day")
     with monkeypatch.context() as patched:
-        patched.setattr(reconciler, "reached", fails)
+        patched.setattr(order_ledger, "reached", fails)
         with pytest.raises(PowerFailure):
             rig.reconcile()
     assert (rig.count("executions"), requests(rig), discrepancies(rig)) == (0, [], [])

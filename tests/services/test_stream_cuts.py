@@ -96,7 +96,7 @@ def booking_messages(daemon: Daemon) -> None:
         with daemon.database.transaction() as tx:
             lock_books(tx, live._account)
             rows = executions.by_broker_ids(tx, [order.broker_order_id for order in orders])
-            strategies = decisions.strategies(tx, [row.decision_id for row in rows.values()])
+            names = decisions.names(tx, [row.decision_id for row in rows.values()])
             for order in orders:
                 row = rows.get(order.broker_order_id)
                 if row is None or not order.cum_qty or order.avg_px is None:
@@ -113,7 +113,7 @@ def booking_messages(daemon: Daemon) -> None:
                     transact_time=now,
                     raw={},
                 )
-                strategy = strategies.get(row.decision_id or 0, "")
+                strategy, _ = names.get(row.decision_id, ("", None))
                 booking = Booking(told, row.execution_id, row.decision_id, strategy)
                 fills.append(tx, live._account, [booking], now=now)
         return answer
