@@ -71,6 +71,11 @@ def reconcile_once(
                 if number == LEASES_MAX:
                     raise
                 since = None  # the cursors are back already, or further on
+        else:
+            raise LeaseLost(
+                f"account {settings.account}: not read to the end, the lease was lost"
+                f" {LEASES_MAX} times; what was read is booked: run it again"
+            )
         total.pop("more", None)
         return total
 

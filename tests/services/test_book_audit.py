@@ -136,6 +136,23 @@ def test_deleted_rows_come_back(make_rig: MakeRig) -> None:
         assert written(rig) == rows, name
 
 
+def test_two_at_once_restore_the_books_once(make_rig: MakeRig) -> None:
+    """`torghut reconcile` beside a daemon: who comes second finds the restoration ended."""
+    rig = make_rig(rate_per_min=100_000)
+    trade(rig, 20)
+    before = content(rig)
+    delete(rig, {"fills": "true"})
+    other = rig.new_reconciler()
+    assert other._audit.begin(rig.lease)["missing"] > 0
+    reconcile_anew(rig)
+    assert other._audit.restoring
+    rows = written(rig)
+    assert other._audit.finish(rig.lease) == {}
+    assert not other._audit.restoring
+    assert written(rig) == rows
+    assert content(rig) == before
+
+
 def test_new_exposure_waits_while_rows_are_missing(make_rig: MakeRig) -> None:
     """P7, P12: what is missing may be live, so nothing is added until it is back."""
     rig = make_rig(rate_per_min=100_000)

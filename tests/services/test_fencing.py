@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
 from tests.services.rig import Rig
+from torghut import reconciling
 from torghut.storage.leases import LeaseLost
 
 MakeRig = Callable[..., Rig]
@@ -138,3 +140,30 @@ def test_what_is_in_flight_is_no_orphan(rig: Rig) -> None:
     rig.executor._placed.get()  # the call is still under way
     assert rig.execute(1)["swept"] == 0
     assert rig.row(hash_).status == "submitting"
+
+
+def test_a_reconciliation_that_never_got_to_the_end_does_not_say_that_all_is_well(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease lost again and again: an error; the control: lost once less, it ends well."""
+    lost = 0
+
+    def loses(*_: object) -> None:
+        nonlocal lost
+        lost += 1
+        if lost <= losses:
+            raise LeaseLost("account paper: the lease is not ours any more")
+
+    monkeypatch.setattr(reconciling, "_to_the_end", loses)
+    monkeypatch.setattr(reconciling, "_asking", lambda _: nullcontext((rig.questions, rig.broker)))
+
+    def reconcile() -> object:
+        return reconciling.reconcile_once(
+            rig.settings, rig.database, since=None, on_page=lambda *_: None
+        )
+
+    losses = reconciling.LEASES_MAX
+    with pytest.raises(LeaseLost, match="run it again"):
+        reconcile()
+    lost, losses = 0, reconciling.LEASES_MAX - 1
+    assert reconcile() == {}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +16,7 @@ from tests.services.rig import ACCOUNT, Rig, eventually
 from torghut import proof
 from torghut.domain.orders import Order
 from torghut.ports import Broker, FillActivity, Page
+from torghut.storage import cursors
 
 MakeRig = Callable[..., Rig]
 TABLES = (
@@ -266,6 +267,26 @@ def test_any_absurd_value_leaves_the_others_alone(
     rig.reconcile()
     booked = {row[0] for row in rig.sql("SELECT broker_order_id FROM executions")}
     assert {ids[0], ids[2]} <= booked
+
+
+@pytest.mark.parametrize("trusted", [False, True], ids=["", "control"])
+def test_an_instant_in_the_future_does_not_hide_what_comes_until_then(
+    scripted: tuple[Rig, Scripted], monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    """P12: one absurd row of a list must not let its cursor run ahead of all later rows."""
+    rig, broker = scripted
+    if trusted:
+        monkeypatch.setattr(cursors, "AHEAD_MAX", timedelta(days=100_000))
+    absurd = datetime(2126, 1, 1, tzinfo=UTC)
+    broker.spoil = lambda order: replace(order, submitted_at=absurd)
+    broker.spoil_fill = lambda fill: replace(fill, transact_time=absurd)
+    rig.place(qty="1")
+    rig.reconcile()
+    broker.spoil, broker.spoil_fill = lambda order: order, lambda fill: fill
+    later = rig.place(qty="2", type="limit", limit_price="1")["id"]
+    rig.reconcile()
+    booked = {row[0] for row in rig.sql("SELECT broker_order_id FROM executions")}
+    assert (later in booked) is not trusted
 
 
 @pytest.mark.parametrize("change", [{"last_qty": Decimal(0)}, {"last_px": Decimal(-1)},

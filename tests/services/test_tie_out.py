@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -15,9 +15,12 @@ from tests.services.rig import ACCOUNT, OPEN, Rig, eventually
 from torghut.domain import tie_out as domain_tie_out
 from torghut.ports import Broker, FillActivity, Page
 from torghut.services import operator, outside_facts, tie_out
+from torghut.services.entry_ledger import record_entry
 from torghut.services.tie_out import NothingToAccept, accept
 from torghut.storage import account_entries
+from torghut.storage.account_entries import Entry
 from torghut.storage.rows import Lease
+from torghut.storage.tie_out import books
 
 
 def a_while(rig: Rig, passes: int = 1, *, step_s: float = 10.0) -> dict[str, int]:
@@ -190,6 +193,36 @@ def test_story_20_fees_on_coins_are_booked(rig: Rig) -> None:
     kinds = rig.sql("SELECT kind FROM account_entries WHERE kind = 'CFEE'")
     assert len(kinds) == 2
     assert rig.discrepancies() == []
+
+
+def test_story_20_the_fee_of_an_older_trade_is_not_that_of_a_newer_one(rig: Rig) -> None:
+    """Who trades coins each day has one day's fees listed while the next ones are taken."""
+    a_while(rig)
+    pair = {"symbol": "BTC/USD", "time_in_force": "gtc"}
+    buy(rig, "0.1", "monday", **pair)
+    a_while(rig)
+    list_fee(rig, "monday's", hours_ago=-24)
+    rig.time.pass_s(49 * 3600)
+    buy(rig, "0.1", "wednesday", **pair)
+    a_while(rig)
+    assert fee_awaited(rig) >= Decimal("0.00025"), "25 bps of wednesday's were taken already"
+    list_fee(rig, "wednesday's", hours_ago=0)  # the control: its own fee is not awaited any more
+    assert fee_awaited(rig) == Decimal("0.00005")
+
+
+def list_fee(rig: Rig, key: str, *, hours_ago: int) -> None:
+    entry = Entry(
+        key=key, kind="CFEE", occurred_at=rig.time() - timedelta(hours=hours_ago), actor="test",
+        reason="a test", symbol="BTC/USD", qty=Decimal("-0.00025"),
+    )  # fmt: skip
+    with rig.database.transaction() as tx:
+        record_entry(tx, ACCOUNT, entry, now=entry.occurred_at)
+
+
+def fee_awaited(rig: Rig) -> Decimal:
+    now = rig.time()
+    with rig.database.transaction() as tx:
+        return books(tx, ACCOUNT, since=now, now=now)["BTC/USD"].fee_awaited
 
 
 class Slashless:

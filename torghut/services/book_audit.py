@@ -79,11 +79,15 @@ class BookAudit:
         now = self._clock()
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
+            standing = self._standing(tx)
+            if standing is None:  # another process was as far: `torghut reconcile` beside a daemon
+                self.restoring = False
+                return {}
             fence(tx, lease)
             book_audit.recount(tx, self._account)
             folds.refold(tx, self._account, now=now)
             book_audit.forget_lost(tx)
-            self._end(tx, now)
+            self._end(tx, standing, now)
         self.restoring = False
         return {"restored": 1}
 
@@ -95,9 +99,7 @@ class BookAudit:
         kind = DiscrepancyKind.ROWS_MISSING
         return discrepancies.standing(tx, self._account, [kind]).get((kind, SUBJECT))
 
-    def _end(self, tx: Connection, now: datetime) -> None:
-        standing = self._standing(tx)
-        assert standing is not None, "only it says that rows are being restored"
+    def _end(self, tx: Connection, standing: OpenDiscrepancy, now: datetime) -> None:
         _, found = book_audit.count(tx, self._account)
         left = _gone(standing.evidence[WANTED], found)
         lost = {what: left[what] for what in ("executions", "fills") if left[what] > 0}

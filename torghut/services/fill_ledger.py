@@ -113,7 +113,7 @@ class FillLedger:
             taken = {fill.activity_id for fill in page} - fills.unknown(tx, sorted(fresh))
             note_taken(tx, self._account, sorted(taken), actor=ACTOR, now=now)
             note_unreadable(tx, self._account, page, what="fill", actor=ACTOR, now=now)
-            newest = max((fill.transact_time for fill in page), default=None)
+            newest = cursors.newest((fill.transact_time for fill in page), now=now)
             if newest is not None:
                 cursors.advance(tx, self._account, cursors.FILLS, newest, now=now)
             reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)

@@ -84,8 +84,7 @@ class OrderLedger:
         counts: Counts = {}
         for start in range(0, len(orders), CHUNK_MAX):
             chunk = orders[start : start + CHUNK_MAX]
-            newest = max(map(listed_at, chunk)) if cursor else None
-            for what, count in self._book(lease, chunk, newest, restoring).items():
+            for what, count in self._book(lease, chunk, cursor, restoring).items():
                 counts[what] = counts.get(what, 0) + count
         return counts
 
@@ -108,9 +107,7 @@ class OrderLedger:
         unheard = sum(would_be_told(correction, local) for correction in corrections)
         return corrections, owners | self._owners(tx, orders, folded), unheard
 
-    def _book(
-        self, lease: Lease, chunk: Sequence[Order], newest: datetime | None, restoring: bool
-    ) -> Counts:
+    def _book(self, lease: Lease, chunk: Sequence[Order], cursor: bool, restoring: bool) -> Counts:
         now = self._clock()
         counts: Counts = {}
         with self._database.transaction() as tx:
@@ -139,7 +136,8 @@ class OrderLedger:
                 key = correction.kind.value if stored else "poison"
                 counts[key] = counts.get(key, 0) + 1
             note_taken(tx, self._account, sorted(taken), actor=ACTOR, now=now)
-            if newest is not None:
+            newest = cursors.newest(map(listed_at, chunk), now=now)
+            if cursor and newest is not None:
                 cursors.advance(tx, self._account, cursors.ORDERS, newest, now=now)
             reached(RecoveryPoint.RECONCILE_BEFORE_COMMIT)
         reached(RecoveryPoint.RECONCILE_AFTER_COMMIT)

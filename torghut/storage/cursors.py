@@ -3,7 +3,8 @@ by the knight guard."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -13,6 +14,9 @@ ORDERS = "orders"
 FILLS = "fills"
 GUARD = "guard"
 
+AHEAD_MAX = timedelta(minutes=5)
+"""How far ahead of ours the broker's clock may be."""
+
 
 def position(tx: Connection, account: str, name: str) -> datetime | None:
     """How far a list was read; None: from its beginning."""
@@ -21,6 +25,12 @@ def position(tx: Connection, account: str, name: str) -> datetime | None:
         {"account": account, "name": name},
     ).scalar_one_or_none()
     return None if found is None else parse_instant(found)
+
+
+def newest(instants: Iterable[datetime], *, now: datetime) -> datetime | None:
+    """How far a list was read with rows of these instants. One in the future does not count: a
+    cursor that followed it would leave out, for good, what the broker lists until then."""
+    return max((at for at in instants if at <= now + AHEAD_MAX), default=None)
 
 
 def advance(tx: Connection, account: str, name: str, to: datetime, *, now: datetime) -> None:

@@ -19,6 +19,7 @@ from torghut.storage import account_entries
 RECENT_MAX = 2_000
 FEE_SHARE = Decimal("0.003")  # a little above the highest fee on coins, 25 bps
 FEE_DAYS = 2  # fees are listed after the end of their day
+FEE_LISTED_H = 30  # … so what is listed so long after an instant is of trades after it
 WAITING_S_MAX = 60.0
 
 _ZERO = Decimal(0)
@@ -50,9 +51,11 @@ FROM positions p JOIN fills f USING (account, symbol)
 WHERE p.account = :account AND p.symbol LIKE '%/%' AND f.recorded_at > :fees_since
 GROUP BY p.symbol
 """)
+# only of those trades: the fee of an older one, subtracted from what these cost, would make a fee
+# that was taken and is not listed yet look like a loss
 _FEES_LISTED = text("""
 SELECT symbol, -sum(qty) AS qty, -sum(cash) AS cash FROM account_entries
-WHERE account = :account AND recorded_at > :fees_since AND kind = 'CFEE' GROUP BY symbol
+WHERE account = :account AND occurred_at > :listed_since AND kind = 'CFEE' GROUP BY symbol
 """)
 
 
@@ -108,7 +111,8 @@ def books(tx: Connection, account: str, *, since: datetime, now: datetime) -> di
 
 
 def _fees_awaited(tx: Connection, account: str, since: datetime) -> dict[str, Decimal]:
-    key = {"account": account, "fees_since": since}
+    listed_since = since + timedelta(hours=FEE_LISTED_H)
+    key = {"account": account, "fees_since": since, "listed_since": listed_since}
     awaited: dict[str, Decimal] = {}
     proceeds = _ZERO
     for row in tx.execute(_TRADED_COINS, key):
