@@ -188,6 +188,25 @@ def test_a_trip_is_not_repeated_after_somebody_resumed(guarded: Rig) -> None:
     assert rig.state()[0] == "halted"
 
 
+def test_what_was_looked_into_and_resolved_does_not_trip_the_next_owner(guarded: Rig) -> None:
+    """The order stays in the overlap for as long as it is the newest; one beside it does trip."""
+    rig = guarded
+    inject(rig, STRANGE)
+    compare(rig)
+    scope = control.account_scope(ACCOUNT)
+    rig.sql("UPDATE discrepancies SET resolved_at = opened_at, resolution = 'seen'")
+    with rig.database.transaction() as tx:
+        control.set_trading_state(
+            tx, scope, control.TradingState.ACTIVE, actor="me", reason="seen", now=rig.time()
+        )
+    rig.guard = rig.new_guard()
+    assert compare(rig) == {"judged": 1, "excess": 0}
+    assert rig.state()[0] == "active" and len(trips(rig)) == 1
+    inject(rig, STRANGE[:-1] + "c")
+    assert compare(rig)["excess"] == 1
+    assert rig.state()[0] == "halted"
+
+
 # ---------------------------------------------------------------------- no false alarm
 
 
