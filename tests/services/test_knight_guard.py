@@ -86,6 +86,15 @@ def second_order(rig: Rig) -> tuple[str, str]:
     return inject(rig, hash_), "a second order of one decision"
 
 
+def settled_unjudged(rig: Rig) -> tuple[str, str]:
+    """Found and settled before anybody judged it: our books look well, and nobody approved it."""
+    hash_ = rig.send(intent="unjudged")
+    order_id = inject(rig, hash_)
+    rig.reconcile()
+    assert "order.recovered" in rig.events(hash_) and not rig.count("risk_verdicts")
+    return order_id, "never approved"
+
+
 def larger(rig: Rig) -> tuple[str, str]:
     """An approved decision whose order left as ten times itself."""
     rig.fault("rate_limit", rate_limit_headers=False)
@@ -109,7 +118,8 @@ def replacement(rig: Rig) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "gone_wrong", [unknown_hash, denied, second_order, larger, other_symbol, replacement]
+    "gone_wrong",
+    [unknown_hash, denied, settled_unjudged, second_order, larger, other_symbol, replacement],
 )
 @pytest.mark.parametrize("guarding", [True, False], ids=["", "control_off"])
 def test_the_first_order_too_many_halts_the_account(
