@@ -335,6 +335,11 @@ def test_explain_tells_what_is_stored(commands: Commands, database: Database) ->
     assert story["executions"][0]["cum_qty"] == "10"
     assert story["fills"][0]["last_px"] == "189.42"
     assert story["verdicts"][0]["checks"][0]["measured"] == "10"
+    with database.transaction() as tx:
+        [stored] = next(iter(verdicts.stored(tx, "paper", since=None)))
+    told = {name: story["verdicts"][0][name] for name in ("verdict_id", "facts_id")}
+    assert told == {"verdict_id": stored.verdict_id, "facts_id": stored.facts_id}
+    assert stored.facts_id
 
 
 def test_explain_of_a_doubt_names_the_next_question(commands: Commands, database: Database) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from torghut.domain.errors import ConfigError
-from torghut.domain.limits import COUNTED, LIMITS, LIVE_LIMITS, Limit, Scope, Switches
+from torghut.domain.limits import COUNTED, LIMITS, LIVE_LIMITS, WHOLE_UNITS, Limit, Scope, Switches
 from torghut.domain.risk_policy import SWITCHES, RiskPolicy
 
 LIVE = {"max_orders_per_minute": 10, "max_daily_loss": 1000}
@@ -103,6 +103,15 @@ def test_where_a_limit_may_be_set(name: str, scope: Scope) -> None:
          "is not a table of tables; write [risk.strategy.NAME] with limits"),
         ({"strategy": {"s": 5}}, "[risk.strategy]", "is not a table of tables"),
         ({"account": []}, "[risk.account]", "is not a table of tables"),
+        *(({name: "1.5"}, f"TORGHUT_RISK__{name.upper()}",
+           f"is 1.5, where {spec.unit} are counted; write a whole number, or off$")
+          for name, spec in LIMITS.items() if spec.unit in WHOLE_UNITS),
+        ({"strategy": {"s": {"max_orders_per_minute": 0.5}}},
+         "[risk.strategy.s] max_orders_per_minute", "is 0.5, where orders are counted"),
+        ({"symbols": ""}, "TORGHUT_RISK__SYMBOLS",
+         "is an empty list, which would allow nothing; name the symbols that trade, or leave it "),
+        ({"symbols": []}, "TORGHUT_RISK__SYMBOLS", "to trade nothing: torghut halt$"),
+        ({"strategies": " , "}, "TORGHUT_RISK__STRATEGIES", "name the strategies that trade, or "),
         ({"symbols": 5}, "TORGHUT_RISK__SYMBOLS",
          "SYMBOLS: is not a list: write AAPL,MSFT; see"),
         ({"symbols": ["A B"]}, "TORGHUT_RISK__SYMBOLS", "has an item that "),
@@ -118,6 +127,24 @@ def test_faults(table: dict[str, Any], setting: str, problem: str) -> None:
     error = refused(**table)
     assert error.setting == setting
     assert problem in f"{error}$", str(error)
+
+
+def test_whole_numbers_lists_and_fractions_of_what_is_not_counted_are_taken() -> None:
+    """The control of the faults: what is counted comes out whole, the rest may be a fraction."""
+    assert "max_orders_per_minute" in {n for n, s in LIMITS.items() if s.unit in WHOLE_UNITS}
+    of = policy(max_orders_per_minute="10.0", max_order_qty="1.5", cooldown_s=0.5,
+                restricted_symbols="")  # fmt: skip
+    values = [of.account_limits[n].value for n in ("max_orders_per_minute", "max_order_qty")]
+    assert values == [10, Decimal("1.5")]
+    assert of.switches.restricted_symbols == frozenset()
+
+
+def test_a_stored_policy_that_allowed_nothing_is_still_read() -> None:
+    """Replay judges by what was in force then, even if it could not be set today."""
+    stored = policy(symbols="AAPL").as_json()
+    stored["switches"] = {**cast(dict[str, Any], stored["switches"]), "symbols": []}
+    read = RiskPolicy.from_json(stored)
+    assert read.switches.symbols == frozenset()
 
 
 def test_what_is_known_is_told_where_it_may_be_set() -> None:
@@ -137,8 +164,8 @@ def test_edges_of_values(name: str, value: object) -> None:
     ("name", "raw", "value"),
     [
         ("symbols", "aapl, MSFT ,", {"AAPL", "MSFT"}),
-        ("symbols", [], set()),
-        ("symbols", "", set()),
+        ("restricted_symbols", [], set()),
+        ("restricted_symbols", "", set()),
         ("restricted_symbols", ("GME",), {"GME"}),
         ("strategies", ["a", "b c"], {"a", "b c"}),
         ("strategies", "a,b", {"a", "b"}),
@@ -232,7 +259,7 @@ def test_the_version_follows_everything_in_force() -> None:
         {"account": {"paper": {"max_order_qty": 1}}},
         {"shorts_allowed": False}, {"shorts_allowed": True}, {"check_assets": False},
         {"check_self_match": False}, {"trip_state": "halted"}, {"symbols": ["A"]},
-        {"strategies": ["A"]}, {"restricted_symbols": ["A"]}, {"symbols": []},
+        {"strategies": ["A"]}, {"restricted_symbols": ["A"]},
     ]  # fmt: skip
     versions = {policy(**table).version for table in differing}
     assert len({*versions, base}) == len(differing) + 1
@@ -247,7 +274,7 @@ TABLES = st.fixed_dictionaries(
         "account": st.sampled_from([{}, {"paper": {"max_order_qty": 5, "max_daily_loss": "off"}}]),
         "strategy": st.sampled_from([{}, {"s": {"max_order_qty": 7, "max_open_orders": 2}}]),
         "symbol": st.sampled_from([{}, {"aapl": {"max_order_qty": "off"}}]),
-        "symbols": st.sampled_from(["AAPL", []]),
+        "symbols": st.sampled_from(["AAPL", ["AAPL", "MSFT"]]),
         "strategies": st.sampled_from([["s"], "s,t"]),
         "restricted_symbols": st.just("GME"),
         "shorts_allowed": st.booleans(),

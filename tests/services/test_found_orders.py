@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tests.factories import decision
-from tests.services.rig import Rig
+from tests.services.rig import ACCOUNT, Rig
 from torghut.services import order_requests
+from torghut.services.replay import replay
 
 
 def known_before(rig: Rig, count: int = 1, **over: object) -> list[str]:
@@ -47,6 +48,20 @@ def test_it_is_settled_while_nothing_is_claimed(rig: Rig) -> None:
     assert rig.status(hash_) == ("submitted", "recovered")
     rig.reconcile()
     assert rig.events(hash_).count("order.recovered") == 1
+
+
+def test_replay_misses_no_verdict_where_none_was_given(rig: Rig) -> None:
+    """Control: the verdict of one that was judged and sent is missed when it is gone."""
+    (intent,) = known_before(rig)
+    rig.send(intent=intent)
+    rig.execute()
+    assert replay(rig.database, ACCOUNT, since=None, policy=None).changed == []
+    judged = rig.send(intent="control")
+    rig.execute()
+    rig.sql("ALTER TABLE risk_verdicts DISABLE TRIGGER USER")
+    rig.sql("DELETE FROM risk_verdicts")
+    changed = replay(rig.database, ACCOUNT, since=None, policy=None).changed
+    assert [item.decision_hash for item in changed] == [judged]
 
 
 def test_it_does_not_expire(rig: Rig) -> None:

@@ -86,6 +86,15 @@ def second_order(rig: Rig) -> tuple[str, str]:
     return inject(rig, hash_), "a second order of one decision"
 
 
+def settled_unjudged(rig: Rig) -> tuple[str, str]:
+    """Found and settled before anybody judged it: our books look well, and nobody approved it."""
+    hash_ = rig.send(intent="unjudged")
+    order_id = inject(rig, hash_)
+    rig.reconcile()
+    assert "order.recovered" in rig.events(hash_) and not rig.count("risk_verdicts")
+    return order_id, "never approved"
+
+
 def larger(rig: Rig) -> tuple[str, str]:
     """An approved decision whose order left as ten times itself."""
     rig.fault("rate_limit", rate_limit_headers=False)
@@ -109,7 +118,8 @@ def replacement(rig: Rig) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "gone_wrong", [unknown_hash, denied, second_order, larger, other_symbol, replacement]
+    "gone_wrong",
+    [unknown_hash, denied, settled_unjudged, second_order, larger, other_symbol, replacement],
 )
 @pytest.mark.parametrize("guarding", [True, False], ids=["", "control_off"])
 def test_the_first_order_too_many_halts_the_account(
@@ -184,6 +194,25 @@ def test_a_trip_is_not_repeated_after_somebody_resumed(guarded: Rig) -> None:
     assert compare(rig) == {"judged": 1, "excess": 0}
     assert rig.state()[0] == "active"
     inject(rig, "cd" * 32)
+    assert compare(rig)["excess"] == 1
+    assert rig.state()[0] == "halted"
+
+
+def test_what_was_looked_into_and_resolved_does_not_trip_the_next_owner(guarded: Rig) -> None:
+    """The order stays in the overlap for as long as it is the newest; one beside it does trip."""
+    rig = guarded
+    inject(rig, STRANGE)
+    compare(rig)
+    scope = control.account_scope(ACCOUNT)
+    rig.sql("UPDATE discrepancies SET resolved_at = opened_at, resolution = 'seen'")
+    with rig.database.transaction() as tx:
+        control.set_trading_state(
+            tx, scope, control.TradingState.ACTIVE, actor="me", reason="seen", now=rig.time()
+        )
+    rig.guard = rig.new_guard()
+    assert compare(rig) == {"judged": 1, "excess": 0}
+    assert rig.state()[0] == "active" and len(trips(rig)) == 1
+    inject(rig, STRANGE[:-1] + "c")
     assert compare(rig)["excess"] == 1
     assert rig.state()[0] == "halted"
 

@@ -124,6 +124,9 @@ COUNTED = frozenset(
 )
 """Limits that hold for the account and, where a strategy sets its own, for that strategy too."""
 
+WHOLE_UNITS = frozenset({"orders", "orders/min", "denials/min", "rejects", "discrepancies"})
+"""Units in which there is nothing between one and the next."""
+
 AT_LEAST = frozenset({"min_order_notional", "duplicate_window_s", "cooldown_s"})
 """Limits that the measured value must reach; it must not exceed any other."""
 

@@ -20,6 +20,7 @@ from torghut.domain.limits import (
     COUNTED,
     LIMITS,
     LIVE_LIMITS,
+    WHOLE_UNITS,
     Limit,
     Limits,
     Scope,
@@ -142,8 +143,7 @@ class RiskPolicy:
     def from_json(data: Mapping[str, Any]) -> RiskPolicy:
         """The policy that `as_json` was taken of; raises ValueError if it is not one."""
         try:
-            table = {k: v for k, v in data["switches"].items() if v is not None}
-            table |= {"strategy": data["strategy"], "symbol": data["symbol"]}
+            table = {"strategy": data["strategy"], "symbol": data["symbol"]}
             policy = RiskPolicy(table, account=data["account"], live=False)
             sources = data["sources"]
             policy._everything = {
@@ -222,6 +222,9 @@ def _value(setting: str, name: str, raw: object) -> Any:
     if value < 0 or (bounded and value > 100):
         mend = "write a number from 0 on" + (" to 100" if bounded else "")
         raise ConfigError(setting, f"is {canonical_amount(value)}", mend)
+    if value % 1 and LIMITS[name].unit in WHOLE_UNITS:
+        problem = f"is {canonical_amount(value)}, where {LIMITS[name].unit} are counted"
+        raise ConfigError(setting, problem, "write a whole number, or off")
     return value
 
 
@@ -243,6 +246,14 @@ def _switches(table: dict[str, Any], sources: Mapping[str, str] | None = None) -
                 raise ConfigError(
                     f"TORGHUT_RISK__{name.upper()}", str(error), "see the table in README"
                 ) from None
+            # a variable that is set and empty is a slip: it must not stop all trading unsaid
+            if sources is None and name in _ALLOWED and not values[name]:
+                raise ConfigError(
+                    f"TORGHUT_RISK__{name.upper()}",
+                    "is an empty list, which would allow nothing",
+                    f"name the {name} that trade, or leave it out to allow all; "
+                    "to trade nothing: torghut halt",
+                )
     found = {name: f"risk.{name}" for name in values} if sources is None else dict(sources)
     return Switches(**values, sources=tuple(sorted(found.items())))
 
@@ -293,6 +304,8 @@ _SWITCHES: Mapping[str, Callable[[object], object]] = {
     "check_order_rules": _yes_no,
     "trip_state": _trip_state,
 }
+
+_ALLOWED = ("strategies", "symbols")
 
 SWITCHES = tuple(_SWITCHES)
 """Names of the settings in `[risk]` that are no limits."""

@@ -162,11 +162,11 @@ class KnightGuard:
             "notional": None if order.notional is None else str(order.notional),
             "created_at": order.created_at.isoformat(),
         }
-        subject = order.broker_order_id
-        if not discrepancies.open_(
-            tx, self._account, DiscrepancyKind.ORDER_EXCESS, subject, evidence, actor=ACTOR, now=now
-        ):
+        subject, kind = order.broker_order_id, DiscrepancyKind.ORDER_EXCESS
+        # resolved ones too: the overlap is read again by whoever starts or takes over
+        if discrepancies.seen(tx, self._account, kind, subject):
             return False
+        discrepancies.open_(tx, self._account, kind, subject, evidence, actor=ACTOR, now=now)
         control.tighten(
             tx,
             control.account_scope(self._account),

@@ -70,6 +70,16 @@ def open_(
     return True
 
 
+def seen(tx: Connection, account: str, kind: DiscrepancyKind, subject: str) -> bool:
+    """True if this difference stands open or ever did."""
+    found = tx.execute(
+        text("""SELECT EXISTS (SELECT 1 FROM discrepancies
+        WHERE account = :account AND kind = :kind AND subject = :subject)"""),
+        {"account": account, "kind": kind.value, "subject": subject},
+    ).scalar_one()
+    return bool(found)
+
+
 def standing(
     tx: Connection, account: str, kinds: Sequence[DiscrepancyKind]
 ) -> dict[Key, OpenDiscrepancy]:

@@ -19,7 +19,6 @@ from torghut.domain.exposure_book import Exposure, SymbolExposure, Twin
 
 GRAVE_DISCREPANCIES = tuple(kind.value for kind in GRAVE)
 """Kinds of discrepancy that block new exposure whatever they amount to (P12)."""
-"""Those that do when they are beyond the configured tolerance."""
 
 _RATES = ("max_orders_per_second", "max_orders_per_minute", "max_repeated_executions")
 

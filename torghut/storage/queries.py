@@ -221,7 +221,8 @@ def story(tx: Connection, decision_hash: str) -> dict[str, Any] | None:
 
 
 _STORY_VERDICTS = """
-SELECT outcome, deny_reason, judged_at, policy_version, reference_px, notional, checks, facts
+SELECT verdict_id, outcome, deny_reason, judged_at, policy_version, facts_id, reference_px,
+  notional, checks, facts
 FROM risk_verdicts WHERE decision_id = :id ORDER BY verdict_id"""
 
 _STORY_ATTEMPTS = """

@@ -165,6 +165,11 @@ def unjudged(
           AND (d.attempts > 0 OR d.status IN ('approved', 'denied', 'submitted', 'closed'))
           AND (CAST(:since AS timestamptz) IS NULL OR d.created_at >= :since)
           AND NOT EXISTS (SELECT 1 FROM risk_verdicts v WHERE v.decision_id = d.decision_id)
+          -- its order was found before anybody judged it (services/found_orders): none is missing
+          AND (d.status NOT IN ('submitted', 'closed')
+            OR EXISTS (SELECT 1 FROM submission_attempts a WHERE a.decision_id = d.decision_id)
+            OR EXISTS (SELECT 1 FROM events e WHERE e.decision_hash = d.decision_hash
+                       AND e.kind = 'decision.approved'))
         ORDER BY d.decision_id LIMIT :limit"""),
         {"account": account, "since": since, "limit": limit},
     )
