@@ -62,14 +62,12 @@ def reconcile_once(
             on_page=on_page,
         )
         total: dict[str, int] = {}
-        for number in range(1, LEASES_MAX + 1):
+        for _ in range(LEASES_MAX):
             try:
                 with _lease(settings, database) as lease:
                     _to_the_end(lease, reconciler, since, total)
                 break
             except LeaseLost:
-                if number == LEASES_MAX:
-                    raise
                 since = None  # the cursors are back already, or further on
         else:
             raise LeaseLost(

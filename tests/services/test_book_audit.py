@@ -198,3 +198,28 @@ def test_what_the_broker_does_not_show_stays_missing(make_rig: MakeRig) -> None:
     rows = written(rig)
     reconcile_anew(rig)
     assert written(rig) == rows
+
+
+def test_another_process_may_move_the_cursors_meanwhile(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass under way elsewhere writes its cursors after they were taken back: all is read all
+    the same."""
+    rig = make_rig(rate_per_min=100_000)
+    trade(rig, 20)
+    before = content(rig)
+    delete(rig, {"executions": "true", "fills": "true", "execution_events": "true"})
+    rewind = book_audit.cursors.rewind
+
+    def overtaken(*arguments: Any, **named: Any) -> None:
+        rewind(*arguments, **named)
+        arguments[0].exec_driver_sql(
+            """INSERT INTO broker_cursors (account, name, position, updated_at)
+            SELECT 'paper', name, '2099-01-01T00:00:00.000000Z', now()
+            FROM unnest(ARRAY['orders', 'fills']) name"""
+        )
+
+    monkeypatch.setattr(book_audit.cursors, "rewind", overtaken)
+    reconcile_anew(rig)
+    assert content(rig) == before
+    assert rig.count("discrepancies", "resolved_at IS NULL") == 0

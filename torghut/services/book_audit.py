@@ -49,9 +49,21 @@ class BookAudit:
         self._clock = clock
         self._counted_at: float | None = None
         self.restoring = False
+        self.orders_read_to: datetime | None = None
+        self.fills_begun = False
 
     def begin(self, lease: Lease) -> dict[str, int]:
-        """Count if it is time to; afterwards `restoring` says whether rows are being restored."""
+        """Count if it is time to; afterwards `restoring` says whether rows are being restored.
+
+        Where the reading for it stands is this process's own: another one may move the cursors.
+        """
+        before = self.restoring
+        counts = self._begin(lease)
+        if self.restoring and not before:
+            self.orders_read_to, self.fills_begun = None, False
+        return counts
+
+    def _begin(self, lease: Lease) -> dict[str, int]:
         with self._database.transaction() as tx:
             standing = self._standing(tx)
             self.restoring = standing is not None and UNRESTORED not in standing.evidence

@@ -65,10 +65,10 @@ class FillLedger:
         self._on_page = on_page
         self._goes_on: tuple[datetime | None, str] | None = None
 
-    def run(self, lease: Lease) -> dict[str, int]:
-        """Read from where it is needed to the end, PAGES_MAX pages at the most; returns counts,
-        with `more` if that was not the end. Raises BrokerUnavailable."""
-        after, token = self._goes_on or (self._start(), None)
+    def run(self, lease: Lease, *, whole: bool = False) -> dict[str, int]:
+        """Read from where it is needed, or the whole list, to the end, PAGES_MAX pages at the most;
+        returns counts, with `more` if that was not the end. Raises BrokerUnavailable."""
+        after, token = (None, None) if whole else self._goes_on or (self._start(), None)
         self._goes_on = None
         counts: dict[str, int] = {}
         pages = fill_pages(self._ask, after, token)

@@ -41,7 +41,7 @@ from torghut.services.broker_lists import order_pages, overlapped
 from torghut.services.fill_ledger import FillLedger
 from torghut.services.late_orders import LateOrders
 from torghut.services.open_orders import OpenOrders
-from torghut.services.order_ledger import OrderLedger
+from torghut.services.order_ledger import OrderLedger, listed_at
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
 from torghut.services.recording import note_unreadable
@@ -145,7 +145,7 @@ class Reconciler:
             ("audit", self._audit.begin),
             ("orders", self._orders_step),
             ("open", self._open_step),
-            ("fills", self._fills.run),
+            ("fills", self._fills_step),
             ("restore", self._audit.finish),
             ("settle", self._settle_step),
             ("close", self._close_step),
@@ -176,8 +176,11 @@ class Reconciler:
 
     def _orders_step(self, lease: Lease) -> Counts:
         """broker → local: pages ascending from the cursor."""
+        restoring = self._audit.restoring
         with self._database.transaction() as tx:
             position = cursors.position(tx, self._account, cursors.ORDERS)
+        if restoring:
+            position = self._audit.orders_read_to
         counts: Counts = {}
         pages = order_pages(self._ask, overlapped(position))
         for number, page in enumerate(pages, start=1):
@@ -187,6 +190,8 @@ class Reconciler:
                     note_unreadable(tx, self._account, page, what="order", actor=ACTOR, now=now)
             booked = self._orders.book(lease, page, cursor=True, restoring=self._audit.restoring)
             _add(counts, booked)
+            if restoring and page:
+                self._audit.orders_read_to = max(map(listed_at, page))
             self._on_page("orders", len(page))
             if number == PAGES_MAX and page.full:
                 return counts | {"more": 1}
@@ -196,6 +201,12 @@ class Reconciler:
         """local → broker."""
         found, failures = self._open.look()
         return {"unanswered": failures, **self.see_orders(lease, found)}
+
+    def _fills_step(self, lease: Lease) -> Counts:
+        whole = self._audit.restoring and not self._audit.fills_begun
+        counts = self._fills.run(lease, whole=whole)
+        self._audit.fills_begun = True
+        return counts
 
     def _settle_step(self, lease: Lease) -> Counts:
         now = self._clock()

@@ -284,7 +284,7 @@ def accept(
         if drift is None:
             raise NothingToAccept(
                 f"no difference of {subject} stands open on account {account};"
-                " see them: torghut status"
+                " list what does: torghut discrepancies"
             )
         amount = Decimal(str(drift.evidence["difference"]))
         answer = facts.account_snapshot(tx, account)
