@@ -109,4 +109,4 @@ def test_a_difference_is_accepted_once_and_with_a_reason(books: Database) -> Non
     assert (apple["qty"], apple["difference"], apple["avg_px"]) == ("12", "0", "101.666666667")
     again = run(books, *accept, "--reason", "shares from elsewhere")
     assert isinstance(again.exception, TorghutError)
-    assert "torghut status" in str(again.exception)
+    assert "torghut discrepancies" in str(again.exception)

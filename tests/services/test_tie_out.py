@@ -265,7 +265,7 @@ def test_a_person_can_accept_the_brokers_amount(rig: Rig) -> None:
     assert tuple(position) == (Decimal("0.5"), 80_000)
     ledger = rig.control("GET", "/ledger")
     assert cash_of(rig) == Decimal(ledger["cash"]), "the coins moved no cash"
-    with pytest.raises(NothingToAccept, match="torghut status"):
+    with pytest.raises(NothingToAccept, match="torghut discrepancies"):
         accept(rig.database, ACCOUNT, "BTC/USD", actor="me", reason="again", now=rig.time())
 
 
