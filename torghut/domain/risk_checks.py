@@ -35,10 +35,12 @@ def standing(checks: Checks, case: Case) -> None:
     facts, account = case.facts, case.facts.account
     state = Rule(R.TRADING_HALTED, "state", "not halted", "", facts.state_reason)
     checks.rule(state, facts.state is not TradingState.HALTED, facts.state)
+    shrinks = "reduces the position, all in flight counted"
+    reducing = Rule(R.REDUCING_ONLY, "reducing", shrinks, "", facts.state_reason)
     if facts.state is TradingState.REDUCING:
-        shrinks = "reduces the position, all in flight counted"
-        reducing = Rule(R.REDUCING_ONLY, "state", shrinks, "", facts.state_reason)
         checks.rule(reducing, case.closing, "reduces" if case.closing else "opens")
+    else:
+        checks.rule(reducing, True, f"not reducing: {facts.state}")
     _live_keys(checks, case)
     if account is None:
         checks.rule(_ACCOUNT, None, None)
@@ -49,7 +51,9 @@ def standing(checks: Checks, case: Case) -> None:
     _short(checks, case)
     _asset(checks, case)
     _order_rules(checks, case)
-    if facts.session_open is not None:
+    if facts.session_open is None:
+        checks.rule(_SESSION, True, "not asked: orders are sent in any session")
+    else:
         checks.rule(_SESSION, facts.session_open, "open" if facts.session_open else "closed")
 
 
