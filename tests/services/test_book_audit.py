@@ -25,6 +25,7 @@ MakeRig = Callable[..., Rig]
 
 def trade(rig: Rig, count: int) -> None:
     """Orders of ours, filled, and some of a stranger's; returns when everything is booked."""
+    rig.control("POST", "/entries", {"cash": "100000000"})
     for number in range(count * 9 // 10):
         rig.send(
             strategy=STRATEGIES[number % 3],
@@ -44,8 +45,11 @@ def trade(rig: Rig, count: int) -> None:
 def settled(rig: Rig) -> bool:
     rig.fill_budget()
     rig.reconcile()
-    return not faults_of(rig) and not rig.count(
-        "executions", "NOT terminal OR cum_qty > ledger_qty"
+    return (
+        not faults_of(rig)
+        and not rig.count("executions", "NOT terminal OR cum_qty > ledger_qty")
+        and not rig.count("trade_decisions", "status = 'submitted'")
+        and bool(rig.count("account_entries"))  # the opening
     )
 
 

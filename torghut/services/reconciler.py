@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -91,6 +91,7 @@ class Reconciler:
         self._clock = clock
         self._on_page = on_page
         self._pass = threading.Lock()
+        self._orders_go_on: datetime | None = None
         self._audit = BookAudit(account, database, clock)
         self._orders = OrderLedger(account, database, late_orders, clock)
         self._open = OpenOrders(
@@ -122,6 +123,7 @@ class Reconciler:
             lock_books(tx, self._account)
             fence(tx, lease)
             cursors.rewind(tx, self._account, to=since, now=self._clock())
+            self._orders_go_on = None
 
     def catch_up(self, lease: Lease, now: datetime) -> Counts:
         """Only what a fill or an end just heard of needs: missing fills, finished decisions.
@@ -179,10 +181,12 @@ class Reconciler:
         restoring = self._audit.restoring
         with self._database.transaction() as tx:
             position = cursors.position(tx, self._account, cursors.ORDERS)
+        # where the last pass stopped, the overlap lies behind: it may be longer than a pass
+        after, self._orders_go_on = self._orders_go_on or overlapped(position), None
         if restoring:
-            position = self._audit.orders_read_to
+            after = self._audit.orders_read_to
         counts: Counts = {}
-        pages = order_pages(self._ask, overlapped(position))
+        pages = order_pages(self._ask, after)
         for number, page in enumerate(pages, start=1):
             if page.unreadable:
                 with self._database.transaction() as tx:
@@ -191,9 +195,10 @@ class Reconciler:
             booked = self._orders.book(lease, page, cursor=True, restoring=self._audit.restoring)
             _add(counts, booked)
             if restoring and page:
-                self._audit.orders_read_to = max(map(listed_at, page))
+                self._audit.orders_read_to = _last_instant(page)
             self._on_page("orders", len(page))
-            if number == PAGES_MAX and page.full:
+            if number == PAGES_MAX and page.full and page:
+                self._orders_go_on = _last_instant(page)
                 return counts | {"more": 1}
         return counts
 
@@ -238,6 +243,11 @@ class Reconciler:
 
     def _ask(self, question: Callable[[Broker], T]) -> T:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
+
+
+def _last_instant(page: Sequence[Order]) -> datetime:
+    """Where reading goes on: orders of the page's last instant may go on on the next one."""
+    return max(map(listed_at, page)) - timedelta(microseconds=1)
 
 
 def _add(counts: Counts, more: Counts) -> None:
