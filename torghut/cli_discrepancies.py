@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torghut.cli_orders import actor
+from torghut.cli_control import actor
 from torghut.cli_reads import LIMIT_MAX, fail, show
 
 if TYPE_CHECKING:

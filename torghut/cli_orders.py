@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from torghut.cli_control import actor
+
 if TYPE_CHECKING:
     from torghut.config import Settings
     from torghut.services.flattening import Flattening
@@ -48,16 +50,6 @@ def register(app: typer.Typer) -> None:
     app.command("close")(_close)
     app.command("flatten")(_flatten)
     app.command("actions")(_actions)
-
-
-def actor() -> str:
-    """Who sits at the command line."""
-    import getpass
-
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return f"cli:uid-{os.getuid()}"
 
 
 def _cancel(
