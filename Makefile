@@ -1,15 +1,17 @@
-# `make help` lists the commands. Needed: Python 3.11 or newer, git, GNU make; nothing else.
+# `make help` lists the commands. Needed: Python 3.11 or newer, git, GNU make; nothing else. Tests
+# also need the programs of tests/programs.txt, which are installed where apt-get may do so.
 #
 # Every path in here is relative and every program starts as `.venv/bin/python -m …`, so that the
 # directory may have any name: scripts in .venv/bin hold its absolute path in their first line.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos lint fmt pin mutate clean set-up
+.PHONY: help run test chaos model lint fmt pin rules mutate clean set-up programs
 
 PYTHON ?=
 ARGS ?=
-JOBS ?= auto
+# two for each core: most of the time a test waits, for a process or for the database
+JOBS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))
 PY := .venv/bin/python
 IMPORTS := $(PY) -c 'from importlinter.cli import lint_imports_command as main; main()'
 
@@ -25,9 +27,11 @@ help:
 	@echo 'make run [ARGS="…"]   set up .venv if needed, then `torghut demo …`: see it trade'
 	@echo 'make test             the same set-up, then every check and every test'
 	@echo 'make chaos            crashes, failovers and replicas in full size (docs/faults.md)'
+	@echo 'make model            every state of the submission protocol (docs/protocol.md)'
 	@echo 'make lint             the checks without the tests'
 	@echo 'make fmt              format the code'
 	@echo 'make pin              resolve the dependencies again, into constraints.txt'
+	@echo 'make rules            write the Kubernetes form of deploy/prometheus/alerts.yaml'
 	@echo 'make mutate           break the risk and submission core on purpose: do its tests see it?'
 	@echo 'make clean            remove .venv, caches and build output; no data'
 	@echo
@@ -37,12 +41,17 @@ help:
 run: set-up
 	$(PY) -m torghut demo $(ARGS)
 
-test: lint
+test: lint programs
 	$(PY) -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal $(ARGS)
 
-# the sample of each is part of `make test`; one at a time, as figures are taken
-chaos: set-up
-	CHAOS=full $(PY) -m pytest -q -s tests/chaos $(ARGS)
+# the sample of each is part of `make test`; where figures are taken, one at a time
+chaos: set-up programs
+	CHAOS=full $(PY) -m pytest -q -s tests/chaos tests/outbox/test_killed.py $(ARGS)
+	CRASH_MATRIX=full $(PY) -m pytest -q -n $(JOBS) --maxprocesses 8 tests/crash $(ARGS)
+	@$(MAKE) --no-print-directory model ARGS=
+
+model: set-up programs
+	MODEL=full $(PY) -m pytest -q -s tests/model $(ARGS)
 
 lint: set-up
 	$(PY) -m ruff check .
@@ -60,7 +69,14 @@ pin: set-up
 	index="$$($(PY) -m pip config get global.index-url 2>/dev/null)" && export UV_DEFAULT_INDEX="$$index"; \
 	$(PY) -m uv --quiet pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --upgrade --no-header --no-emit-index-url --no-emit-find-links \
-	  --output-file constraints.txt
+	  --output-file constraints.txt && \
+	for kind in '' -embedded; do $(PY) -m uv --quiet pip compile pyproject.toml \
+	  $${kind:+--extra embedded} --constraint constraints.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --output-file "deploy/requirements$$kind.txt" || exit 1; done
+
+rules: set-up
+	$(PY) deploy/prometheus/as_prometheus_rule.py
 
 # the figure is in docs/risk.md; about a quarter of an hour, so it is no part of `make test`
 mutate: set-up
@@ -143,3 +159,30 @@ set-up: export SET_UP_SCRIPT = $(value SET_UP)
 set-up: export PYTHON := $(PYTHON)
 set-up:
 	@sh -c "$$SET_UP_SCRIPT" set-up
+
+# Where a program cannot be installed, one line says so, and the tests that need it fail with another.
+define PROGRAMS
+set -u
+PATH="$PATH:/usr/sbin:/sbin"
+wanted=$(sed '/^#/d' tests/programs.txt | while read -r program package; do
+  command -v "$program" >/dev/null 2>&1 || printf '%s ' "$package"
+done)
+[ -n "$wanted" ] || exit 0
+fail() { printf 'set-up: %s; some tests need: %s\n' "$1" "$wanted" >&2; exit 0; }
+if [ "$(id -u)" = 0 ]; then as_root=; else as_root='sudo -n'; fi
+command -v apt-get >/dev/null 2>&1 || fail 'no apt-get here'
+$as_root true 2>/dev/null || fail 'neither root nor sudo without a password'
+echo "set-up: installing $wanted"
+policy=/usr/sbin/policy-rc.d  # says no to starting any service by the way
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null && $as_root chmod 0755 "$policy"
+  trap '$as_root rm -f "$policy"' EXIT
+fi
+apt() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"; }
+install() { apt install -y --no-install-recommends $wanted >/dev/null 2>&1; }
+install || { apt update >/dev/null 2>&1; install; } || fail 'apt-get could not install packages'
+endef
+
+programs: export PROGRAMS_SCRIPT = $(value PROGRAMS)
+programs:
+	@sh -c "$$PROGRAMS_SCRIPT" programs

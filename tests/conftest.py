@@ -11,6 +11,7 @@ from tests.postgres import (
     pytest_configure,
     pytest_terminal_summary,
     pytest_unconfigure,
+    session_database_url,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "pytest_configure",
     "pytest_terminal_summary",
     "pytest_unconfigure",
+    "session_database_url",
 ]

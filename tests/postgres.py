@@ -208,6 +208,13 @@ def database_url(postgres_server: Server) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def session_database_url(postgres_server: Server) -> Iterator[str]:
+    """Like `database_url`, one for all tests that share a daemon."""
+    with _fresh_database(postgres_server, _template(postgres_server, "fast")) as url:
+        yield url
+
+
 @pytest.fixture
 def durable_database_url() -> Iterator[str]:
     """Like `database_url`, on a server with the durability of production."""

@@ -3,7 +3,8 @@
 ```
 settings ─▶ database (embedded or URL) ─▶ schema check ─▶ broker (simulator or Alpaca) ─▶ Daemon
 Daemon: supervisor(executor, settler, reconciler, live updates, guard, risk watch, order desk,
-flattener, stuck orders) · scheduler · listener · HTTP
+flattener, stuck orders, key cleanup) · inbox · relays · scheduler · listener;
+HTTP around it: torghut.serving
 ```
 
 Start order is by what must be known first: settings (78), the database (1), the schema (1), the
@@ -23,15 +24,19 @@ from functools import partial
 import psycopg
 import structlog
 
+from torghut import telemetry
 from torghut.brokers.alpaca_stream import AlpacaUpdates
 from torghut.clock import utc_now
 from torghut.config import Settings, load, risk_policy
 from torghut.parts import (
     SETTLER_THREADS,
+    inbox_loop,
     open_broker,
+    open_relays,
     own_simulator,
     owner_name,
     rate_budget,
+    warn_of_lossy_commits,
 )
 from torghut.places import (
     Reach,
@@ -42,11 +47,12 @@ from torghut.places import (
     open_database,
     reach,
 )
-from torghut.services import limit_reload, operator
+from torghut.services import key_cleanup, limit_reload, operator
 from torghut.services.account_check import verify_account
 from torghut.services.claiming import Claimer
 from torghut.services.executor import Executor
 from torghut.services.intake import IntakeDesk
+from torghut.services.key_cleanup import KeyCleanup
 from torghut.services.knight_guard import KnightGuard
 from torghut.services.late_orders import LateOrders
 from torghut.services.limit_reload import LimitReload, PolicyInForce
@@ -58,18 +64,17 @@ from torghut.services.placing import Placer
 from torghut.services.questions import Questions
 from torghut.services.reconciler import Reconciler
 from torghut.services.scheduler import Scheduled, Scheduler
-from torghut.services.session_gate import SessionGate
+from torghut.services.session_gate import SessionPolicies
 from torghut.services.settler import Settler
 from torghut.services.supervisor import Supervisor
 from torghut.services.tie_out import TieOut
 from torghut.services.trips import RiskWatch
 from torghut.simulator import SimConfig
-from torghut.storage import durability, wake
+from torghut.sinks.opening import check_clients
+from torghut.storage import wake
 from torghut.storage.database import Database
+from torghut.storage.database_faults import DatabaseFault
 from torghut.strategies.loading import load_strategy
-from torghut.web.app import create_app
-from torghut.web.parts import WebParts
-from torghut.web.server import HttpServer
 
 SCHEDULER_POLL_S = 5.0
 STALLED_AFTER_S = 60.0
@@ -89,6 +94,7 @@ class Daemon:
         self.owner = owner_name()
         self.broker, self.market = open_broker(at, settings)
         self.budget = rate_budget(settings)
+        self._show_own_state()
         self.policy = PolicyInForce(risk_policy(settings))
         self.limits = LimitReload(
             self.owner, database, self.policy, settings, load=load, clock=utc_now
@@ -127,6 +133,8 @@ class Daemon:
         self._scheduler_loop = Loop(
             "scheduler", self.scheduler.run_once, interval_s=SCHEDULER_POLL_S, clock=utc_now
         )
+        self._inbox_loop = inbox_loop(self.settings, self.database, self._wake_all)
+        self.relays = open_relays(settings, database, self.owner, self._rng)
         self._listener = wake.Listener(database)
         self._stopping = threading.Event()
         self._listening = threading.Thread(target=self._listen, name="listener", daemon=True)
@@ -141,14 +149,13 @@ class Daemon:
             state=partial(operator.state_now, self.database, self.settings.account),
             owns=self.supervisor.owns,
         )
-        sessions = SessionGate(self.settings.session_policy)
         executor = Executor(
             self.settings.account,
             self.database,
             placer,
             self._executor_facts,
-            sessions,
-            Claimer(self.settings.account, self.policy, sessions, self.settings),
+            SessionPolicies(self.settings.session_policy, self.settings.session_policies),
+            Claimer(self.settings.account, self.policy, self.settings),
             self.budget,
             self.settings,
             pool=self._executor_pool,
@@ -173,10 +180,13 @@ class Daemon:
         more = {
             "guard": (guard.run_once, GUARD_POLL_S),
             "risk-watch": (watch.run_once, RISK_WATCH_S),
+            "key-cleanup": (KeyCleanup(self.database).run_once, key_cleanup.POLL_S),
             **self._orders.passes,
         }
         self.supervisor.start(executor, settler, self.live, more=more)
         self._limits_loop.start()
+        self.relays.start()
+        self._inbox_loop.start()
         if not self.database.pooled:  # LISTEN needs a server process of its own: polling is enough
             self._listening.start()
         if self.settings.strategies:
@@ -190,7 +200,9 @@ class Daemon:
         self._limits_loop.stop(5)
         if self.settings.strategies:
             self._scheduler_loop.stop(5)
+        self._inbox_loop.stop(5)
         self.supervisor.stop()
+        self.relays.stop()
         self._executor_pool.shutdown(wait=False, cancel_futures=True)
         self._settler_pool.shutdown(wait=False, cancel_futures=True)
         self._orders.close()
@@ -200,11 +212,16 @@ class Daemon:
         self.market.close()
 
     def health(self) -> Mapping[str, object]:
-        """Alive: every loop came round within STALLED_AFTER_S. Asks nobody outside."""
+        """Alive: no loop is overdue by STALLED_AFTER_S. Asks nobody outside."""
         stalled = {
-            loop.name: round(loop.stalled_s, 1)
-            for loop in [*self.supervisor.loops, self._limits_loop]
-            if loop.stalled_s > STALLED_AFTER_S
+            loop.name: round(loop.overdue_s, 1)
+            for loop in [
+                *self.supervisor.loops,
+                self._limits_loop,
+                self._inbox_loop,
+                *self.relays.loops,
+            ]
+            if loop.overdue_s > STALLED_AFTER_S
         }
         return {"alive": not stalled, "stalled_s": stalled}
 
@@ -230,6 +247,15 @@ class Daemon:
         while not stop.wait(0.2):
             if self.supervisor.fatal is not None:
                 raise self.supervisor.fatal
+
+    def _show_own_state(self) -> None:
+        """Gauges that are read when they are asked for."""
+        telemetry.begin(self.settings.account)
+        for fault in DatabaseFault:
+            telemetry.DATABASE_FAULTS.labels(fault)
+        telemetry.RATE_LEFT.set_function(lambda: self.budget.left)
+        telemetry.POOL_IN_USE.set_function(lambda: self.database.connections_in_use)
+        telemetry.POOL_LIMIT.set(self.database.connections_max)
 
     def _outside_facts(self) -> OutsideFacts:
         return OutsideFacts(
@@ -307,24 +333,6 @@ class Daemon:
 
 
 @contextmanager
-def serving(daemon: Daemon) -> Iterator[str]:
-    """The daemon's HTTP interface; yields its URL."""
-    parts = WebParts(
-        settings=daemon.settings,
-        database=daemon.database,
-        desk=daemon.desk,
-        health=daemon.health,
-        ready=daemon.ready,
-    )
-    server = HttpServer(create_app(parts), daemon.settings.http_host, daemon.settings.http_port)
-    server.start()
-    try:
-        yield f"http://{daemon.settings.http_host}:{server.port}"
-    finally:
-        server.stop()
-
-
-@contextmanager
 def running_daemon(
     settings: Settings,
     *,
@@ -338,9 +346,10 @@ def running_daemon(
     database's.
     """
     arm_recovery_point(settings)
+    check_clients(settings.sinks)
     with ExitStack() as stack:
         database = stack.enter_context(open_database(settings, migrating=migrating, name=name))
-        _warn_of_lossy_commits(database)
+        warn_of_lossy_commits(database)
         if settings.broker == "sim":
             directory = home(settings)
             config = simulator or SimConfig(
@@ -351,11 +360,3 @@ def running_daemon(
         stack.callback(daemon.stop)
         daemon.start()
         yield daemon
-
-
-def _warn_of_lossy_commits(database: Database) -> None:
-    with database.transaction() as tx:
-        found = durability.settings(tx)
-    for name, (value, durable) in found.items():
-        if not durable:
-            log.error("commits may be lost in a crash", setting=name, value=value, wanted="on")

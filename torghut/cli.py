@@ -24,6 +24,7 @@ from torghut import (
     cli_discrepancies,
     cli_ledger,
     cli_orders,
+    cli_outbox,
     cli_reads,
     cli_reconcile,
     cli_replay,
@@ -83,6 +84,7 @@ cli_replay.register(app, _settings, connect)
 cli_control.register(app, connect)
 cli_ledger.register(app, connect)
 cli_orders.register(app)
+cli_outbox.register(app, _settings, connect)
 cli_discrepancies.register(app, connect)
 cli_reconcile.register(app, connect)
 
@@ -95,18 +97,19 @@ def run(
 ) -> None:
     """Run the whole daemon: intake, risk, submission, reconciliation, strategies, HTTP."""
     from torghut import bootstrap
+    from torghut.serving import serving
 
     settings = _settings()
     stop = _stop_event()
     with (
         bootstrap.running_daemon(settings, migrating=migrate) as daemon,
-        bootstrap.serving(daemon) as url,
+        serving(daemon) as url,
     ):
         _on_hangup(daemon.limits.on_signal, stop)
         where = "simulated broker" if settings.broker == "sim" else settings.base_url
         typer.echo(
             f"torghut: account {settings.account}, {settings.trading_mode} mode, {where}; "
-            f"API at {url}",
+            f"console and API at {url}",
             err=True,
         )
         daemon.wait(stop)

@@ -133,19 +133,12 @@ def _limits(connect: Connect, *, as_json: bool) -> None:
     from torghut import config
     from torghut.cli_output import Column, table
     from torghut.cli_text import line
-    from torghut.services.limit_reload import flat
+    from torghut.services.limit_reload import listed
     from torghut.storage import queries
 
     settings = config.load()
     policy = config.risk_policy(settings)
-    rows = [
-        {
-            "limit": name,
-            "value": value,
-            "source": policy.source(name) if scope in ("risk", "switches") else f"risk.{scope}",
-        }
-        for (scope, name), value in flat(policy.tables())
-    ]
+    rows = listed(policy)
     with connect() as database, database.transaction() as tx:
         judged = queries.newest_policy(tx, settings.account)
     if as_json:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from rich.console import Group
+from rich.text import Text
 
 from torghut import cli_words as words
 from torghut.cli_text import (
@@ -31,6 +32,11 @@ _OVERDUE_S = 15.0
 
 def header(story: Data, now: datetime | None) -> Group:
     """What the decision is, where it stands and why, what happens next."""
+    return Group(*headline(story, now))
+
+
+def headline(story: Data, now: datetime | None) -> list[Text]:
+    """The lines of the header."""
     decision = story["decision"]
     payload: Data = decision["payload"]
     extras = [payload["time_in_force"]]
@@ -47,17 +53,17 @@ def header(story: Data, now: datetime | None) -> Group:
         detail = reason_in_words(Reason.RISK_CHANGED)
     why = f"{reason} ({detail})" if reason and detail else reason or detail
     status = decision["status"]
-    return Group(
+    return [
         line((f"{side.upper()} {rest} {', '.join(extras)}", "bold")),
         line(f"strategy {decision['strategy']}, account {decision['account']}"),
         line(standing(status), f": {in_words(words.STATUS_WORDS, status)}"),
         *([line(f"Why: {why}.")] if why else []),
-        *(line(text) for text in _next(story, now)),
-    )
+        *(line(text) for text in next_step(story, now)),
+    ]
 
 
-def _next(story: Data, now: datetime | None) -> list[str]:
-    """What happens next, and what a person can do about it."""
+def next_step(story: Data, now: datetime | None) -> list[str]:
+    """What happens next, and what a person can do about it, a line each."""
     decision = story["decision"]
     status, expiry = decision["status"], moment(decision["expires_at"])
     if status == "in_doubt":

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -38,27 +37,18 @@ Connect = Callable[[], "Database | AbstractContextManager[Database]"]
 LIMIT_MAX = 10_000
 DISCREPANCIES_SHOWN = 5
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 _UNDEFINED_TABLE = "42P01"
 
 
 def _since(value: str) -> datetime:
     """An instant from RFC 3339 text, or from how long ago it was: `2h`, `3d`, `1d12h`."""
     from torghut.clock import utc_now
-    from torghut.domain.values import parse_instant
+    from torghut.domain.values import parse_since
 
-    spans = _DURATION.findall(value)
     try:
-        if spans and "".join(n + unit for n, unit in spans) == value:
-            return utc_now() - sum(
-                (timedelta(**{_UNITS[unit]: int(n)}) for n, unit in spans), timedelta()
-            )
-        return parse_instant(value)
-    except OverflowError:
-        raise typer.BadParameter("is too long ago") from None
+        return parse_since(value, now=utc_now())
     except ValueError as error:
-        raise typer.BadParameter(f"{error}, or how long ago: 90m, 2h, 3d") from None
+        raise typer.BadParameter(str(error)) from None
 
 
 Status = Annotated[str | None, typer.Option("--status", help="Only this status.")]

@@ -1,7 +1,8 @@
 """A verdict for people: what failed first, then what passed, then the limits that are off.
 
 Forty checks are too many to read under stress: only those with something to compare get a line
-of their own, the others are named. `--json` has every one of them.
+of their own, the others are named. `--json` has every one of them. The console draws bars beside
+the same words.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def verdicts(stored: Sequence[Data], start: str) -> list[Group]:
 
 def _checks(checks: Sequence[Data], *, whole: bool) -> list[RenderableType]:
     failed = [check for check in checks if not check["passed"]]
-    passed = [check for check in checks if check["passed"] and _compares(check)]
-    off = [_name(check) for check in checks if check["passed"] and not _compares(check)]
+    passed = [check for check in checks if check["passed"] and compares(check)]
+    off = [check_name(check) for check in checks if check["passed"] and not compares(check)]
     shown = failed + (passed if whole else [])
     content: list[RenderableType] = [grid([_check(check) for check in shown])] if shown else []
     if off and whole:
@@ -53,25 +54,32 @@ def _checks(checks: Sequence[Data], *, whole: bool) -> list[RenderableType]:
     return content
 
 
-def _compares(check: Data) -> bool:
+def compares(check: Data) -> bool:
+    """True if the check has a limit to compare with."""
     return check["limit"] is not None and check["limit"] not in ("any", "off")
 
 
-def _name(check: Data) -> str:
+def check_name(check: Data) -> str:
+    """The name of a check's limit."""
     # verdicts of version 0.1 had the limit's name in the unit
     return str(check.get("name") or check["unit"].partition("(")[2].rstrip(")") or check["code"])
 
 
 def _check(check: Data) -> tuple[Text, Text]:
     mark = line(("✓", GOOD)) if check["passed"] else line(("✗", BAD))
+    return mark, line(check_told(check))
+
+
+def check_told(check: Data) -> str:
+    """What was measured, against which limit, and where that was set."""
     unit = check["unit"].partition(" (")[0]
     if not unit:
         limit = f", wanted: {check['limit']}"
     else:
-        bound = "at least" if _name(check) in AT_LEAST else "at most"
+        bound = "at least" if check_name(check) in AT_LEAST else "at most"
         limit = f", {bound} {check['limit']} {unit}"
     told = f"{check['code']}: {_known(check, 'measured')}{limit}"
-    return mark, line(printable(f"{told} [{_name(check)}, {check['source']}]"))
+    return printable(f"{told} [{check_name(check)}, {check['source']}]")
 
 
 def _known(data: Data, name: str) -> str:

@@ -118,6 +118,8 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.DISCREPANCY_OPENED: "discrepancy opened",
     EventKind.DISCREPANCY_RESOLVED: "discrepancy resolved",
     EventKind.LEASE_ACQUIRED: "account taken over",
+    EventKind.DEAD_LETTER_RETRIED: "refused event to be given again",
+    EventKind.DEAD_LETTER_DROPPED: "refused event given up",
 }
 
 ORIGIN_WORDS: Mapping[str, str] = {
@@ -140,6 +142,7 @@ DISCREPANCY_WORDS: Mapping[str, str] = {
     DiscrepancyKind.DUPLICATE_ORDER: "two orders carry the same client_order_id",
     DiscrepancyKind.ORDER_EXCESS: "an order left that no approved decision covers",
     DiscrepancyKind.ORDER_STUCK: "an order has not moved on for too long",
+    DiscrepancyKind.FILLS_MISSING: "an order says it is filled, and the broker lists no such fill",
     DiscrepancyKind.CANNOT_BE_BOOKED: "our books refuse what the broker shows",
     DiscrepancyKind.UNREADABLE_ROW: "the broker listed something that cannot be read",
     DiscrepancyKind.ROWS_MISSING: "rows of our books are gone",
@@ -157,6 +160,8 @@ DISCREPANCY_ADVICE: Mapping[str, str] = {
     DiscrepancyKind.ORDER_EXCESS: "Find out who sent it, cancel it or undo what it filled; resolve"
     " this, then resume the account.",
     DiscrepancyKind.ORDER_STUCK: "Ask the broker about the order; this ends when it moves on.",
+    DiscrepancyKind.FILLS_MISSING: "Compare the order with the account's activities at the broker;"
+    " this ends when the fills are listed and booked. Limits count them as filled all the while.",
     DiscrepancyKind.CANNOT_BE_BOOKED: "The error says what is refused; this ends when it is booked."
     " If it never will be, correct the books by hand, then resolve this.",
     DiscrepancyKind.UNREADABLE_ROW: "Look at it at the broker; this ends when it can be read, for"

@@ -31,6 +31,7 @@ from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
 from torghut.domain.values import parse_symbol
+from torghut.sink_settings import Sinks
 
 PAPER_HOST = "paper-api.alpaca.markets"
 LIVE_HOST = "api.alpaca.markets"
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     absence_grace_s: float = Field(default=30, ge=0, le=3600)
     broker_rate_per_min: int = Field(default=200, ge=1, le=1_000_000)
     session_policy: Literal["send", "hold", "deny"] = "send"
+    session_policies: Mapping[str, Literal["send", "hold", "deny"]] = Field(default_factory=dict)
     decision_ttl_s: float = Field(default=86_400, gt=0)
     facts_wait_s: float = Field(default=30, ge=0, le=3600)
     late_orders: Literal["cancel", "keep"] = "cancel"
@@ -102,6 +104,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "console"
     risk: Mapping[str, Any] = Field(default_factory=dict)
     strategies: Mapping[str, StrategyConfig] = Field(default_factory=dict)
+    sinks: Sinks = Field(default_factory=dict)
 
     @field_validator("apca_api_base_url", "apca_api_data_url")
     @classmethod
@@ -277,7 +280,26 @@ def _config_error(error: ValidationError) -> ConfigError:
     setting = head if head.startswith("APCA_") else "TORGHUT_" + "__".join(p.upper() for p in place)
     if place and place[0] == "strategies" and len(place) > 1:
         setting = "[" + ".".join(place[:2]) + "] " + ".".join(place[2:])
+    if place and place[0] == "sinks" and len(place) > 1:
+        return _sink_error(place[1], place[-1], first["type"], first["msg"])
     problem = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return ConfigError(setting, "is not a known setting", "see the table in README")
     return ConfigError(setting, problem[0].lower() + problem[1:], "see the table in README")
+
+
+def _sink_error(name: str, field: str, fault: str, said: str) -> ConfigError:
+    setting = f"[sinks.{name}] {field}"
+    mend = "see docs/outbox.md"
+    if field == "[key]":
+        problem = "is no name for a sink: lower-case letters, digits, - and _"
+        return ConfigError(f"[sinks.{name}]", problem, mend)
+    if fault.startswith("union_tag"):
+        missing = fault == "union_tag_not_found"
+        problem = "is missing" if missing else "is no kind of sink"
+        kinds = "log, notify, webhook, redis, nats or rabbitmq"
+        return ConfigError(f"[sinks.{name}] kind", problem, f"set it to {kinds}")
+    if fault == "extra_forbidden":
+        return ConfigError(setting, "is not a known setting of this kind", mend)
+    problem = "is missing" if fault == "missing" else said.removeprefix("Value error, ")
+    return ConfigError(setting, problem[0].lower() + problem[1:], mend)

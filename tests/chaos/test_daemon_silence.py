@@ -14,10 +14,11 @@ from tests.chaos.cluster import Node
 from tests.chaos.proxy import FaultProxy
 from tests.factories import ACCOUNT, decision
 from tests.services.rig import eventually
-from torghut.bootstrap import Daemon, serving
+from torghut.bootstrap import Daemon
 from torghut.config import Settings
 from torghut.places import Reach
 from torghut.services.loops import BACKOFF_CAP_S
+from torghut.serving import serving
 from torghut.simulator import SimConfig, Simulator
 from torghut.storage import watched
 from torghut.storage.address import CONNECT_TIMEOUT_S

@@ -95,11 +95,13 @@ def _daemon(pipe: Connection, _: Mapping[str, object]) -> None:
         pipe.poll(None)
 
 
-def _submit(_: Connection, over: Mapping[str, object]) -> None:
-    """`torghut submit FILE`."""
+def _command(_: Connection, over: Mapping[str, object]) -> None:
+    """`torghut …`."""
     from torghut.cli import app
 
-    app(["submit", str(over["file"])])
+    words = over["words"]
+    assert isinstance(words, list)
+    app(words)
 
 
 def _run(_: Connection, __: Mapping[str, object]) -> None:
@@ -109,4 +111,18 @@ def _run(_: Connection, __: Mapping[str, object]) -> None:
     app(["run"])
 
 
-_TARGETS = {"daemon": _daemon, "submit": _submit, "run": _run}
+def _relays(pipe: Connection, _: Mapping[str, object]) -> None:
+    """The relays of a daemon, without its account and its broker."""
+    import random
+
+    from torghut import config, parts, places
+
+    settings = config.load()
+    places.set_up_logging(settings)
+    places.arm_recovery_point(settings)
+    with places.open_database(settings) as database:
+        parts.open_relays(settings, database, parts.owner_name(), random.Random()).start()
+        pipe.poll(None)
+
+
+_TARGETS = {"daemon": _daemon, "command": _command, "run": _run, "relays": _relays}

@@ -98,6 +98,41 @@ def test_killed_at_a_point(operation: str, point: P, kind: str | None, build: Bu
     assert world.discrepancies() == []
 
 
+@pytest.mark.parametrize(
+    ("operation", "point"),
+    [
+        ("cancel", P.REQUEST_BEFORE_COMMIT),
+        ("cancel", P.REQUEST_AFTER_COMMIT),
+        ("replace", P.REQUEST_AFTER_COMMIT),
+        ("flatten", P.REQUEST_AFTER_COMMIT),
+    ],
+)
+def test_who_asks_dies(operation: str, point: P, build: Build) -> None:
+    """A command that dies is repeated under its key: what it asks for is done once (story 36)."""
+    world = build(QUIET, others=0)
+    standing(world)
+    hash_ = world.subject.decision_hash
+    words = {
+        "cancel": ["cancel", hash_],
+        "replace": ["replace", hash_, "--qty", "4"],
+        "flatten": ["flatten"],
+    }[operation]
+    words += ["--reason", "a test", "--key", "k1", "--wait", "0"]
+    assert world.command(words, point).power_failed
+    table = "flattens" if operation == "flatten" else "order_actions"
+    with world.database.transaction() as tx:
+        stored = tx.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
+    assert stored == int(point is P.REQUEST_AFTER_COMMIT)
+    assert world.command(words, None).join(0) == 0
+    world.start()
+    wanted = ["4"] if operation == "replace" else []
+    world.wait(lambda: [line["qty"] for line in live(world)] == wanted, "the broker's books")
+    with world.database.transaction() as tx:
+        assert tx.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 1
+    asked = {"cancel": "cancel", "replace": "replace", "flatten": "cancel"}[operation]
+    assert world.requests()["routes"][asked] == 1
+
+
 def test_control_until_somebody_looks_it_is_not_known(build: Build) -> None:
     """Control: killed after the call, and no other daemon: our books do not know of it."""
     world = build(QUIET, others=0)

@@ -181,9 +181,13 @@ class World:
         file = self._folder / "decisions.jsonl"
         lines = (decision_json(**fields_of(item)) for item in batch)
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        log = self._folder / f"submit-{point or 'again'}.log"
-        child = Child("submit", self._environment(point), log=log, file=str(file))
-        assert child.join(20) is not None, "torghut submit hangs"
+        return self.command(["submit", str(file)], point)
+
+    def command(self, words: list[str], point: RecoveryPoint | None) -> Child:
+        """`torghut …` in a process of its own, armed for `point`; waits for its end."""
+        log = self._folder / f"{words[0]}-{point or 'again'}.log"
+        child = Child("command", self._environment(point), log=log, words=words)
+        assert child.join(20) is not None, f"torghut {words[0]} hangs"
         return child
 
     def return_lists(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -13,9 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torghut.data import daily_bars_path
-from torghut.domain.sessions import Phase, latest_session, next_open, session_state
+from torghut.domain.sessions import (
+    MarketClock,
+    Phase,
+    latest_session,
+    next_open,
+    order_session,
+    session_state,
+)
 
 NEW_YORK = ZoneInfo("America/New_York")
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def ny(text: str) -> datetime:
@@ -43,6 +55,9 @@ def ny(text: str) -> datetime:
         ("2026-11-27T12:59:59", "open"),  # half day after Thanksgiving
         ("2026-11-27T13:00", "extended"),
         ("2026-12-24T14:00", "extended"),  # half day
+        ("2026-12-24T16:59:59", "extended"),
+        ("2026-12-24T17:00", "closed"),  # … after which there is less of an evening, too
+        ("2026-11-27T19:00", "closed"),
         ("2026-03-09T09:30", "open"),  # first session of summer time
     ],
 )
@@ -128,3 +143,37 @@ def test_what_cannot_be_answered_is_an_error() -> None:
 def test_the_calendar_is_imported_on_the_first_question_only() -> None:
     code = "import sys, torghut.domain.sessions; sys.exit('exchange_calendars' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CLOCK = MarketClock(
+    is_open=False,
+    told_at=utc("2026-01-05T15:00"),
+    next_open=utc("2026-01-06T14:30"),
+    next_close=utc("2026-01-06T21:00"),
+)
+SPECIAL = replace(CLOCK, is_open=True, next_close=utc("2026-01-10T21:00"))  # on a Saturday
+
+
+@pytest.mark.parametrize(
+    ("now", "extended", "clock", "opens"),
+    [
+        ("2026-01-05T15:00", False, None, None),  # open
+        ("2026-01-05T13:00", False, None, "2026-01-05T14:30"),  # before the opening
+        ("2026-01-05T13:00", True, None, None),
+        ("2026-01-05T22:00", False, None, "2026-01-06T14:30"),  # after the close
+        ("2026-01-05T22:00", True, None, None),
+        ("2026-01-05T06:00", True, None, "2026-01-05T09:00"),  # at night: 04:00 in New York
+        ("2026-01-06T02:00", True, None, "2026-01-06T09:00"),
+        ("2026-01-10T15:00", True, None, "2026-01-12T09:00"),  # a Saturday
+        ("2026-01-05T15:00", False, CLOCK, "2026-01-06T14:30"),  # shut unexpectedly
+        ("2026-01-05T15:00", True, CLOCK, "2026-01-06T09:00"),
+        ("2026-01-06T14:31", False, CLOCK, None),  # the clock is out of date: the calendar
+        ("2026-01-10T15:00", False, SPECIAL, None),
+    ],
+)  # fmt: skip
+def test_when_the_market_opens_for_an_order(
+    now: str, extended: bool, clock: MarketClock | None, opens: str | None
+) -> None:
+    found = order_session("AAPL", utc(now), extended_hours=extended, clock=clock)
+    assert found == (opens and utc(opens))
+    assert order_session("BTC/USD", utc(now), extended_hours=extended, clock=clock) is None

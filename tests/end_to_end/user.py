@@ -21,7 +21,7 @@ from tests.factories import decision_json
 from torghut import proof
 from torghut.storage.database import Database
 
-READY_S = 30
+READY_S = 90
 FAST = {
     "TORGHUT_BROKER_TIMEOUT_S": "0.5",
     "TORGHUT_LEASE_TTL_S": "1",

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as Pool
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -19,12 +20,14 @@ from typing import Any
 import requests
 from sqlalchemy import text
 
+from tests.event_faults import event_faults
 from tests.factories import decision
 from torghut.brokers.alpaca import AlpacaBroker
 from torghut.brokers.alpaca_data import AlpacaMarketData
 from torghut.clock import utc_now
 from torghut.config import Settings, risk_policy
 from torghut.domain.decisions import Decision
+from torghut.domain.errors import DatabaseUnavailable
 from torghut.domain.exposure import TradingState
 from torghut.ports import Broker
 from torghut.services import operator, order_requests
@@ -44,7 +47,7 @@ from torghut.services.placing import Placer
 from torghut.services.questions import Questions
 from torghut.services.rate_budget import RateBudget
 from torghut.services.reconciler import Reconciler
-from torghut.services.session_gate import SessionGate
+from torghut.services.session_gate import SessionPolicies
 from torghut.services.settler import Settler
 from torghut.services.tie_out import TieOut
 from torghut.simulator import Simulator
@@ -164,7 +167,9 @@ class Rig:
         )
         self.lease = self.take_lease("rig")
 
-    def new_reconciler(self) -> Reconciler:
+    def new_reconciler(
+        self, *, on_page: Callable[[str, int], None] = lambda _list, _rows: None
+    ) -> Reconciler:
         """Another reconciler: a process that remembers nothing."""
         return Reconciler(
             ACCOUNT,
@@ -174,18 +179,18 @@ class Rig:
             self.tie_out,
             LateOrders(ACCOUNT, cancel=self.settings.late_orders == "cancel"),
             clock=self.time,
+            on_page=on_page,
         )
 
     def new_executor(self) -> Executor:
         """Another executor: a process that remembers nothing."""
-        sessions = SessionGate(self.settings.session_policy)
         return Executor(
             ACCOUNT,
             self.database,
             self.placer,
             self._facts(),
-            sessions,
-            Claimer(ACCOUNT, self.policy, sessions, self.settings),
+            SessionPolicies(self.settings.session_policy, self.settings.session_policies),
+            Claimer(ACCOUNT, self.policy, self.settings),
             self.budget,
             self.settings,
             pool=self.pool,
@@ -235,6 +240,8 @@ class Rig:
 
     def close(self) -> None:
         self.fill_budget()
+        with suppress(DatabaseUnavailable):  # some tests take it away
+            assert event_faults(self.database) == []
         for facts in self._all_facts:
             facts._refresher.shutdown(wait=True, cancel_futures=True)
         self.broker.close()

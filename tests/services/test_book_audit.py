@@ -39,6 +39,7 @@ def trade(rig: Rig, count: int) -> None:
         rig.execute(1)
     for number in range(count - count * 9 // 10):
         rig.place(symbol=SYMBOLS[number % len(SYMBOLS)], qty="1")
+    assert rig.count("trade_decisions", "status = 'denied'") == 0
     eventually(lambda: settled(rig))
 
 
@@ -120,9 +121,11 @@ def reconcile_anew(rig: Rig) -> None:
     rig.reconcile()
 
 
+@pytest.mark.timeout(3600)
 def test_deleted_rows_come_back(make_rig: MakeRig) -> None:
     """Each case in turn: one reconciliation restores the books; another one writes nothing."""
-    rig = make_rig(rate_per_min=100_000)
+    risk = dict.fromkeys(("max_position_notional", "max_gross_exposure", "max_net_exposure"), 10**9)
+    rig = make_rig(rate_per_min=100_000, risk=risk)
     trade(rig, ORDERS)
     before = content(rig)
     for name, conditions in CASES.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,7 @@ class Blind(Scripted):
     """The real broker; orders in `hidden` are rows that cannot be read."""
 
     hidden: frozenset[str] = frozenset()
+    instants = True
 
     def orders(self, **where: Any) -> Page[Order]:
         page = super().orders(**where)
@@ -35,6 +37,7 @@ class Blind(Scripted):
                 for order in page
                 if order.broker_order_id in self.hidden
             ],
+            last_at=page.last_at if self.instants else None,
         )
 
     def open_orders(self) -> list[Order]:
@@ -134,3 +137,19 @@ def test_control_what_only_a_person_ends_stays(rig: Rig) -> None:
     for _ in range(2):
         rig.reconcile()
     assert told(rig) == before
+
+
+@pytest.mark.parametrize("instants", [True, pytest.param(False, id="control")])
+def test_a_full_page_that_cannot_be_read_hides_nothing(
+    blind: tuple[Rig, Blind], instants: bool
+) -> None:
+    """P12: reading goes on behind it, by the instants of its rows."""
+    rig, broker = blind
+    broker.instants = instants
+    with ThreadPoolExecutor(4) as pool:
+        hidden = list(pool.map(lambda _: rig.place(**RESTING)["id"], range(505)))
+    last = rig.place(**RESTING)["id"]
+    broker.hidden = frozenset(hidden)
+    rig.reconcile()
+    known = {row.broker_order_id for row in rig.sql("SELECT broker_order_id FROM executions")}
+    assert (last in known) is instants

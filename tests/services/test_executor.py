@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from tests.services.rig import Rig, eventually
+from tests.services.test_reconciler import Scripted
 from torghut.domain.errors import DatabaseUnavailable
+from torghut.domain.order_actions import OPERATOR
+from torghut.domain.sessions import MarketClock
 from torghut.ports import RateState
 from torghut.services import operator
+from torghut.services.session_gate import SessionGate, SessionPolicies
+from torghut.storage import decisions
 
 SATURDAY = datetime(2026, 1, 10, 15, 0, tzinfo=UTC)
 MONDAY_OPEN = datetime(2026, 1, 12, 14, 30, tzinfo=UTC)
@@ -188,6 +194,22 @@ def test_on_a_saturday(make_rig: MakeRig, policy: str, status: tuple[str, str]) 
 
 
 @pytest.mark.parametrize("policy", ["hold", "deny"])
+@pytest.mark.parametrize(
+    ("tif", "status"), [("opg", "submitted"), ("day", None)], ids=["opg", "control_day"]
+)
+def test_an_order_for_the_auction_is_sent_before_it(
+    policy: str, tif: str, status: str | None, make_rig: MakeRig
+) -> None:
+    """Held until the market opens it would be too late for what it is for."""
+    rig = make_rig(session_policy=policy)
+    rig.time.fixed = datetime(2026, 11, 24, 13, 0, tzinfo=UTC)  # 08:00 in New York
+    rig.lease = rig.take_lease("early")
+    hash_ = rig.send(time_in_force=tif, type="limit", limit_price="1")
+    rig.execute(3)
+    assert (rig.status(hash_)[0] == "submitted") is (status == "submitted")
+
+
+@pytest.mark.parametrize("policy", ["hold", "deny"])
 def test_crypto_never_closes(make_rig: MakeRig, policy: str) -> None:
     rig = make_rig(session_policy=policy)
     rig.time.fixed = SATURDAY
@@ -205,6 +227,70 @@ def test_held_beyond_its_time_expires(make_rig: MakeRig) -> None:
     rig.time.fixed = datetime(2026, 1, 10, 16, 0, tzinfo=UTC)
     rig.execute()
     assert rig.status(hash_) == ("expired", "out_of_time")
+
+
+@pytest.mark.parametrize(("strategy", "held"), [("patient", True), ("momentum", False)])
+def test_a_strategy_may_have_its_own_policy(make_rig: MakeRig, strategy: str, held: bool) -> None:
+    rig = make_rig(session_policies={"patient": "hold"})
+    rig.time.fixed = SATURDAY
+    hash_ = rig.send(strategy=strategy)
+    rig.execute()
+    assert (rig.status(hash_) == ("planned", "market_closed")) is held
+
+
+@pytest.mark.parametrize(("extended", "held"), [(True, False), (False, True)])
+def test_extended_hours_are_open_for_orders_that_ask_for_them(
+    make_rig: MakeRig, extended: bool, held: bool
+) -> None:
+    rig = make_rig(session_policy="hold")
+    rig.time.fixed = MONDAY_OPEN - timedelta(hours=1)
+    hash_ = rig.send(type="limit", limit_price="1", extended_hours=extended)
+    rig.execute()
+    assert (rig.status(hash_) == ("planned", "market_closed")) is held
+
+
+@pytest.mark.parametrize("policy", ["hold", "deny"])
+def test_what_closes_for_a_person_is_sent_at_any_time(make_rig: MakeRig, policy: str) -> None:
+    """P11: a closed market is no reason to keep a closing order back."""
+    rig = make_rig(session_policy=policy)
+    hash_ = rig.send()
+    with rig.database.transaction() as tx:
+        row = decisions.by_hashes(tx, [hash_])[hash_]
+    saturday = SessionPolicies(rig.settings.session_policy, {})
+    gate = SessionGate(saturday, SATURDAY, None)
+    assert gate.open_for(row) is (False if policy == "deny" else None)
+    closing = replace(row, strategy=OPERATOR)
+    assert (gate.open_for(closing), gate.held_until(closing)) == (None, None)
+
+
+@pytest.mark.parametrize(("told_s_ago", "status"), [(10, "market_closed"), (400, "accepted")])
+def test_the_brokers_clock_overrules_the_calendar(
+    make_rig: MakeRig, told_s_ago: float, status: str
+) -> None:
+    """A Monday on which the exchange stays closed; a clock that stands still says nothing."""
+    rig = make_rig(session_policy="hold", broker=Shut)
+    rig.time.fixed = MONDAY_OPEN + timedelta(hours=1)
+    assert isinstance(rig.broker, Shut)
+    rig.broker.told_at = rig.time() - timedelta(seconds=told_s_ago)
+    hash_ = rig.send()
+    rig.execute()
+    assert rig.status(hash_)[1] == status
+    if status == "market_closed":
+        assert rig.row(hash_).due_at == MONDAY_OPEN + timedelta(days=1)
+
+
+class Shut(Scripted):
+    """The real broker, on a day on which the exchange stays closed."""
+
+    told_at: datetime
+
+    def market_clock(self) -> MarketClock:
+        return MarketClock(
+            is_open=False,
+            told_at=self.told_at,
+            next_open=MONDAY_OPEN + timedelta(days=1),
+            next_close=MONDAY_OPEN + timedelta(days=1, hours=6),
+        )
 
 
 # ---------------------------------------------------------------------- facts

@@ -64,6 +64,9 @@ def test_close_a_part_and_then_the_rest(rig: Rig) -> None:
     first = close(rig, "aapl", "a", "4")
     assert first.result is IntakeResult.CREATED
     assert close(rig, "AAPL", "a", "4").decision_hash == first.decision_hash
+    with pytest.raises(RequestRefused) as refused:
+        close(rig, "AAPL", "a", "7")
+    assert refused.value.conflict
     assert rig.row(first.decision_hash).strategy == "operator"
     work(rig, lambda: positions(rig) == {"AAPL": 6})
     assert close(rig, "AAPL", "a").result is IntakeResult.REPLAYED

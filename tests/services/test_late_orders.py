@@ -135,3 +135,47 @@ def test_power_fails_before_the_booking(rig: Rig, monkeypatch: pytest.MonkeyPatc
     rig.reconcile()
     assert (rig.count("executions"), len(requests(rig))) == (1, 1)
     assert discrepancies(rig) == [("order_after_end", hash_, None)]
+
+
+def come_back(rig: Rig, hash_: str, ended: str) -> None:
+    """A process that holds the answer of its POST unwritten loses the account; the next owner does
+    not see the order, and goes as far as `ended`; then the first one is the owner again."""
+    first = rig.executor
+    rig.execute(1)
+    rig.lease, rig.executor = rig.take_lease("the next"), rig.new_executor()
+
+    def step() -> bool:
+        rig.execute(1)
+        rig.settle()
+        rig.time.pass_s(2)
+        return bool(rig.row(hash_).status == ended)
+
+    eventually(step, 30)
+    rig.lease, rig.executor = rig.take_lease("the first again"), first
+    rig.execute(1)
+
+
+@pytest.fixture
+def hidden(rig: Rig) -> str:
+    """A decision whose order will be at the broker, and not be seen there by lookups."""
+    rig.fault("late_visibility", visible_after_s=3600)
+    expires = datetime.fromtimestamp(rig.time().timestamp() + TTL_S, UTC).isoformat()
+    return rig.send(expires_at=expires, **RESTING)
+
+
+def test_one_whose_answer_was_written_late_is_watched_too(rig: Rig, hidden: str) -> None:
+    """The answer books the order before any list shows it: it must not pass for known (P2, R4).
+    The protocol model found this."""
+    come_back(rig, hidden, "expired")
+    assert rig.count("executions", "decision_id IS NOT NULL") == 1
+    assert discrepancies(rig) == [("order_after_end", hidden, None)]
+    assert requests(rig) == [("cancel", "reconciler", "requested")]
+    assert rig.status(hidden) == ("expired", "out_of_time")
+
+
+def test_an_answer_written_late_ends_the_doubt(rig: Rig, hidden: str) -> None:
+    """The next owner had only come to doubt: what is booked is `submitted`, at once."""
+    come_back(rig, hidden, "in_doubt")
+    assert rig.status(hidden) == ("submitted", "recovered")
+    assert rig.posts(hidden) == 1
+    assert discrepancies(rig) == []

@@ -5,14 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
 from tests.services.live import SHORT, Live, running
-from tests.services.rig import Rig, eventually
+from tests.services.rig import ACCOUNT, Rig, eventually
 from torghut.bootstrap import Daemon
+from torghut.clock import utc_now
+from torghut.ports import OrderUpdate
 from torghut.services.live_connection import Pauses
+from torghut.storage import executions
+from torghut.storage.executions import Observation
 
 
 @pytest.fixture
@@ -226,3 +231,29 @@ def test_only_the_owner_listens(rig: Rig) -> None:
         rig.take_lease("somebody else")
         eventually(lambda: live.state == "standby")
         eventually(lambda: live.stream()["connections"] == 0)
+
+
+@pytest.mark.parametrize("asked", [True, pytest.param(False, id="control")])
+def test_an_end_is_believed_of_rest_only(rig: Rig, asked: bool) -> None:
+    """P8: a message that calls a live order canceled. Control: an end that is folded is final."""
+    with running(rig) as live:
+        eventually(live.in_step)
+        (hash_,) = live.decide(1, type="limit", limit_price="1")
+        eventually(lambda: rig.row(hash_).status == "submitted")
+        order = rig.broker.lookup(hash_).order
+        assert order is not None
+        lie = replace(order, status="canceled", updated_at=utc_now())
+        lists = rig.control("GET", "/requests")["routes"]["list_orders"]
+        if asked:
+            live.daemon.live._take(OrderUpdate(event="canceled", order=lie))
+        else:
+            with rig.database.transaction() as tx:
+                seen = Observation(lie, rig.row(hash_).decision_id, "submitted", "stream")
+                executions.record(tx, ACCOUNT, seen, now=utc_now())
+            live.daemon.live._want_pass()
+        eventually(lambda: rig.control("GET", "/requests")["routes"]["list_orders"] > lists)
+        (row,) = rig.sql("SELECT terminal FROM executions")
+        assert row.terminal is not asked  # the pass that asked was shown that it lives
+        if asked:
+            rig.control("POST", f"/orders/{hash_}/cancel")
+            eventually(lambda: rig.row(hash_).status == "closed")

@@ -140,5 +140,15 @@ def test_a_loop_that_stands_still_shows(start: Start) -> None:
     eventually(lambda: stuck.stalled_s < 0.1)
 
 
+def test_a_loop_that_rests_until_its_time_is_not_overdue(start: Start) -> None:
+    """An interval of an hour is no hour of standing still. Control: one that should run is."""
+    release = threading.Event()
+    resting = start(lambda _: {}, 3600)
+    stuck = start(lambda _: {"waited": release.wait(60)}, 0.01)
+    eventually(lambda: stuck.overdue_s > 0.3 and resting.stalled_s > 0.3)
+    assert resting.overdue_s == 0
+    release.set()
+
+
 def test_a_loop_that_was_never_started_can_be_stopped() -> None:
     assert Loop("test", lambda _: {}, interval_s=1, clock=utc_now).stop(1)

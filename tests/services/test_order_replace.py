@@ -288,6 +288,16 @@ def test_replaced_by_somebody_else(rig: Rig) -> None:
             {"qty": "3"},
             "cannot be replaced",
         ),
+        ({"order_class": "oto", "stop_loss": {"stop_price": "0.5"}}, {"limit_price": "2"}, "oto"),
+        (
+            {
+                "order_class": "bracket",
+                "stop_loss": {"stop_price": "0.5"},
+                "take_profit": {"limit_price": "2"},
+            },
+            {"qty": "3"},
+            "only prices",
+        ),
     ],
 )
 def test_unusable_requests(over: Any, changes: Any, problem: str, rig: Rig) -> None:
@@ -296,6 +306,47 @@ def test_unusable_requests(over: Any, changes: Any, problem: str, rig: Rig) -> N
     with pytest.raises(RequestRefused, match=problem):
         order_requests.replace(rig.database, hash_, changes, rig.asker())
     assert rig.count("order_actions") == 0
+
+
+@pytest.mark.parametrize(
+    ("over", "changes", "reason", "words"),
+    [
+        ({}, {"limit_price": "0.99999"}, "denied_by_risk", "price_increment"),
+        ({"time_in_force": "gtc"}, {"qty": "9.5"}, "denied_by_risk", "fractional_time_in_force"),
+        ({"qty": "9.5"}, {"time_in_force": "gtc"}, "denied_by_risk", "fractional_time_in_force"),
+        ({}, {"limit_price": "1.00"}, "not_replaceable", "already"),
+        ({}, {"qty": "10", "time_in_force": "day"}, "not_replaceable", "already"),
+    ],
+)
+def test_a_doomed_replacement_is_not_sent(
+    over: Any, changes: Any, reason: str, words: str, rig: Rig
+) -> None:
+    """What the broker would refuse whatever the account holds takes nothing of the rate."""
+    hash_ = resting(rig, **over)
+    before = patches(rig)
+    asked = order_requests.replace(rig.database, hash_, changes, rig.asker())
+    assert rig.finish(asked) == [("refused", reason)]
+    assert words in rig.sql("SELECT status_detail FROM order_actions")[0][0]
+    assert patches(rig) == before
+    assert len(live(rig)) == 1
+
+
+def test_control_without_the_rules_it_is_sent(make_rig: MakeRig) -> None:
+    rig = make_rig(risk={"check_order_rules": False})
+    hash_ = resting(rig)
+    before = patches(rig)
+    asked = order_requests.replace(rig.database, hash_, {"limit_price": "0.99999"}, rig.asker())
+    assert rig.finish(asked) == [("refused", "refused_by_broker")]
+    assert patches(rig) > before
+
+
+def test_what_a_replacement_changed_can_be_changed_back(rig: Rig) -> None:
+    hash_ = resting(rig)
+    for n, tif in enumerate(("gtc", "day")):
+        asked = order_requests.replace(
+            rig.database, hash_, {"time_in_force": tif}, rig.asker(str(n))
+        )
+        assert rig.finish(asked) == [("done", "order_replaced")]
 
 
 def test_two_replacements_one_after_the_other(rig: Rig) -> None:
@@ -314,6 +365,7 @@ def test_control_a_fresh_id_on_each_try(make_rig: MakeRig, monkeypatch: pytest.M
     """Control: a new -rN for each PATCH, aimed at whatever stands now: replaced twice."""
     from dataclasses import replace
 
+    from torghut.services import order_intents
     from torghut.services.order_intents import IntentWriter
     from torghut.storage import order_actions
 
@@ -325,6 +377,8 @@ def test_control_a_fresh_id_on_each_try(make_rig: MakeRig, monkeypatch: pytest.M
     numbers = iter(range(1, 99))
     monkeypatch.setattr(IntentWriter, "take_up", forget)
     monkeypatch.setattr(order_actions, "replaces_recorded", lambda *_: next(numbers))
+    # else the second would be refused: the order has these values by then
+    monkeypatch.setattr(order_intents, "_as_it_stands", lambda asked, _order: asked)
     rig = make_rig(absence_grace_s=0)
     rig.sql("ALTER TABLE order_actions DISABLE TRIGGER action_guard")
     hash_ = resting(rig)

@@ -16,6 +16,7 @@ from tests.services.rig import ACCOUNT, Rig, eventually
 from torghut import proof
 from torghut.domain.orders import Order
 from torghut.ports import Broker, FillActivity, Page
+from torghut.services import reconciler
 from torghut.storage import cursors
 
 MakeRig = Callable[..., Rig]
@@ -65,7 +66,7 @@ class Scripted:
 
     def orders(self, **where: Any) -> Page[Order]:
         page = self._real.orders(**where)
-        return Page([self.spoil(order) for order in page], full=page.full, last_id=page.last_id)
+        return Page([self.spoil(order) for order in page], full=page.full, last_at=page.last_at)
 
     def open_orders(self) -> Sequence[Order]:
         return [self.spoil(order) for order in self._real.open_orders()]
@@ -351,6 +352,33 @@ def test_more_orders_than_a_page(make_rig: MakeRig) -> None:
     before = written(rig)
     rig.reconcile()
     assert written(rig) == before
+
+
+def test_what_is_asked_for_is_read_whoever_moves_the_cursors(rig: Rig) -> None:
+    """`reconcile --since` beside a daemon: a pass under way there moves the cursors on again."""
+    began = rig.time()
+    rig.place()
+    eventually(lambda: agree(rig))
+    read: list[tuple[str, int]] = []
+    rig.reconciler = rig.new_reconciler(on_page=lambda what, rows: read.append((what, rows)))
+    rig.reconciler.read_again(rig.lease, began - timedelta(minutes=5))
+    rig.sql("UPDATE broker_cursors SET position = '2099-01-01T00:00:00.000000Z'")
+    rig.reconcile()
+    assert ("orders", 1) in read
+    assert any(what == "fills" and rows for what, rows in read)
+
+
+def test_orders_come_before_their_fills(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there are more orders to read, no order of a fill is asked for by itself."""
+    monkeypatch.setattr(reconciler, "PAGES_MAX", 1)
+    rig = make_rig(timeout_s=5)
+    place_many(rig, 510)
+    eventually(lambda: rig.totals()["fills"] == 510)
+    assert rig.reconcile().get("more") == 1
+    assert rig.count("fills") == 0
+    rig.reconcile()
+    assert rig.count("fills") == 510
+    assert rig.control("GET", "/requests")["routes"].get("get_order", 0) == 0
 
 
 def test_it_converges_with_every_list_faulty(make_rig: MakeRig) -> None:

@@ -51,3 +51,18 @@ def test_what_is_stuck(
     assert watch.run_once(rig.lease, now)["moved_on"] == int(alarms)
     kinds = [r[0] for r in rig.sql("SELECT kind FROM events WHERE kind LIKE 'discrepancy%'")]
     assert kinds == (["discrepancy.opened", "discrepancy.resolved"] if alarms else [])
+
+
+def test_fills_that_are_never_listed(rig: Rig) -> None:
+    """P12: an order that says it is filled, without fills, is shown until they are booked."""
+    resting(rig)
+    order_id = rig.sql("SELECT broker_order_id FROM executions")[0][0]
+    rig.sql("UPDATE executions SET cum_qty = 1, leaves_qty = qty - 1, updated_at = :at", at=OPEN_AT)
+    watch = StuckOrders(ACCOUNT, rig.database, stuck_after_s=LIMIT_S)
+    soon, late = (OPEN_AT + timedelta(seconds=LIMIT_S + s) for s in (-1, 1))
+    assert watch.run_once(rig.lease, soon)["stuck"] == 0
+    assert watch.run_once(rig.lease, late)["stuck"] == 1
+    assert rig.discrepancies() == [("fills_missing", order_id)]
+    rig.sql("UPDATE executions SET ledger_qty = 1")
+    assert watch.run_once(rig.lease, late)["moved_on"] == 1
+    assert rig.count("discrepancies", "resolved_at IS NULL") == 0

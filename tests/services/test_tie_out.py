@@ -77,6 +77,63 @@ def test_the_books_begin_with_what_stood_at_the_broker(rig: Rig) -> None:
     assert [row.payload["kind"] for row in rows] == ["OPENING", "OPENING"]
 
 
+class Lagging:
+    """A broker whose positions and cash know a fill before its orders and activities do."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.lags = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    def orders(self, **_: object) -> Page[Any]:
+        return Page() if self.lags else self._broker.orders(**_)  # type: ignore[arg-type]
+
+    def open_orders(self) -> Any:
+        return [] if self.lags else self._broker.open_orders()
+
+    def get_order(self, broker_order_id: str) -> Any:
+        return None if self.lags else self._broker.get_order(broker_order_id)
+
+    def fills(self, **_: object) -> Page[FillActivity]:
+        return Page() if self.lags else self._broker.fills(**_)  # type: ignore[arg-type]
+
+
+def bought_before_the_opening(make_rig: Callable[..., Rig]) -> Rig:
+    """An order was filled, and the first comparison meets lists that do not say so yet."""
+    rig = make_rig(broker=Lagging)
+    rig.control("POST", "/switches", {"hold_fills": True})
+    buy(rig, "3", "first")
+    rig.control("POST", "/switches", {"hold_fills": False})
+    (order,) = rig.sql("SELECT broker_order_id FROM executions")
+    eventually(lambda: rig.broker.get_order(order.broker_order_id).status == "filled")  # type: ignore[union-attr]
+    rig.broker.lags = True  # type: ignore[attr-defined]
+    a_while(rig)
+    rig.broker.lags = False  # type: ignore[attr-defined]
+    a_while(rig, 4)
+    return rig
+
+
+def test_p12_a_fill_that_is_listed_late_is_no_part_of_the_opening(
+    make_rig: Callable[..., Rig],
+) -> None:
+    """It would be booked twice, and the account held back by a difference that is none (25)."""
+    rig = bought_before_the_opening(make_rig)
+    assert rig.sql("SELECT qty FROM positions")[0].qty == 3
+    assert [row.kind for row in rig.sql("SELECT kind FROM account_entries")] == ["OPENING"]
+    assert (open_drifts(rig), rig.state()[0]) == ({}, "active")
+
+
+def test_control_an_opening_at_the_first_look_counts_it_twice(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tie_out.TieOut, "_lasts", lambda *_: True)
+    rig = bought_before_the_opening(make_rig)
+    assert set(open_drifts(rig)) == {"AAPL", "cash"}
+    assert rig.state()[0] == "reducing"
+
+
 def test_p12_when_nothing_differs_nothing_is_written(rig: Rig) -> None:
     opened(rig)
     before = rig.sql("SELECT count(*), max(event_seq) FROM events")

@@ -43,7 +43,11 @@ def serve(database_url: str) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(
-            *, url: str = database_url, rate_per_s: float = 10_000, **settings: object
+            *,
+            url: str = database_url,
+            rate_per_s: float = 10_000,
+            end_streams: bool = True,
+            **settings: object,
         ) -> Served:
             values: Mapping[str, object] = {
                 "account": ACCOUNT,
@@ -63,7 +67,9 @@ def serve(database_url: str) -> Iterator[Serve]:
                 ready=lambda: ready,
                 rate_per_s=rate_per_s,
             )
-            server = HttpServer(create_app(parts), "127.0.0.1", 0)
+            app = create_app(parts)
+            end = app.state.end_streams if end_streams else None
+            server = HttpServer(app, "127.0.0.1", 0, before_stop=end)
             server.start()
             stack.callback(server.stop)
             base = f"http://127.0.0.1:{server.port}"

@@ -151,7 +151,7 @@ def test_request_ids(served: Served, sent: str, kept: bool) -> None:
 
 def test_unknown_routes_and_methods_are_problems_too(served: Served) -> None:
     for method, path, status in [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/v1/decisions/", 404),
         ("GET", "/v1/../etc/passwd", 404),
         ("GET", "/docs", 404),

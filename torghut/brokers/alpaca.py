@@ -41,6 +41,7 @@ from torghut.brokers.alpaca_transport import CallFailed, Transport
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderRequest
+from torghut.domain.sessions import MarketClock
 from torghut.ports import (
     AccountEntry,
     Answer,
@@ -186,19 +187,25 @@ class AlpacaBroker:
         reply = self._get("asset", f"/assets/{quote(symbol, safe='')}", {})
         if reply.status in (404, 405, 501):
             return AssetFacts(listed=False if answers.asset_not_found(reply) else None)
-        return self._read("asset", reply, mapping.asset_of)
+        return self._read("asset", reply, lambda data: mapping.asset_of(data, symbol))
+
+    def market_clock(self) -> MarketClock:
+        """The regular session of equities. Raises BrokerUnavailable, BrokerRefused."""
+        return self._read("clock", self._get("clock", "/clock", {}), mapping.clock_of)
 
     def orders(self, *, after: datetime | None, limit: int) -> Page[Order]:
         """Orders of any status, ascending by submission, `after` exclusive, `limit` 1 to 500.
 
         Alpaca compares `after` with submission times that are finer than a microsecond, and can
-        precede `created_at` by milliseconds: page with an overlap.
+        precede `created_at` by milliseconds: page with an overlap. A page that is one instant from
+        end to end is followed to the end of that instant, and may be longer than `limit`.
         Raises BrokerUnavailable, BrokerRefused; ValueError for another limit.
         """
         if not 1 <= limit <= ORDERS_PAGE_MAX:
             raise ValueError(f"limit is {limit}, Alpaca takes 1 to {ORDERS_PAGE_MAX}")
-        rows = self._orders_page("all", after, limit)
+        rows = self._orders_from("all", after, limit)
         page = self._page("order", rows, mapping.order_of, limit)
+        page.last_at = mapping.last_instant(rows)
         if any(map(mapping.has_legs, page)):
             self._name_legs(page, after, limit)
         return page
@@ -210,7 +217,7 @@ class AlpacaBroker:
         no answer.
         """
         legs: dict[str, tuple[Order, ...]] = {}
-        for row in self._orders_page("all", after, limit, nested=True):
+        for row in self._orders_from("all", after, limit, nested=True):
             if isinstance(row, Mapping) and isinstance(id_ := row.get("id"), str):
                 legs[id_] = mapping.legs_of(row)
         page[:] = [replace(o, legs=legs.get(o.broker_order_id, o.legs)) for o in page]
@@ -224,12 +231,12 @@ class AlpacaBroker:
         found: dict[object, object] = {}
         after: datetime | None = None
         while True:
-            page = self._orders_page("open", after, ORDERS_PAGE_MAX)
+            page = self._orders_from("open", after, ORDERS_PAGE_MAX)
             known = len(found)
             found.update((_row_key(row), row) for row in page)
             if len(page) < ORDERS_PAGE_MAX:
                 return self._page("order", [*found.values()], mapping.order_of, 0)
-            newest = _newest_submission(page)
+            newest = mapping.last_instant(page)
             if newest is None or len(found) == known:
                 raise BrokerUnavailable("open orders: a full page that cannot be paged past")
             after = newest - timedelta(microseconds=1)
@@ -259,18 +266,42 @@ class AlpacaBroker:
         """Close idle connections; calls after this answer NEVER_LEFT or raise BrokerUnavailable."""
         self._transport.close()
 
-    def _orders_page(
+    def _orders_from(
         self, status: str, after: datetime | None, limit: int, *, nested: bool = False
+    ) -> list[object]:
+        """A page of orders, to the end of its instant where all of it is one.
+
+        No `after` leads past such a page, and orders that waited for the open are stamped again
+        all at once. Alpaca does not say whether `after_order_id` has an order within an instant.
+        """
+        rows = self._orders_page(
+            status, {"after": after and mapping.instant_param(after)}, limit, nested
+        )
+        full, known = len(rows) >= limit, {_row_key(row) for row in rows}
+        while full and len(rows) > 1 and mapping.one_instant(rows):
+            more = self._orders_page(status, {"after_order_id": _row_key(rows[-1])}, limit, nested)
+            new = [row for row in more if _row_key(row) not in known]
+            if more and not new:
+                raise BrokerUnavailable("orders: a full page that cannot be paged past")
+            rows += new
+            full, known = len(more) >= limit, known | {_row_key(row) for row in new}
+        return rows
+
+    def _orders_page(
+        self, status: str, where: Mapping[str, object], limit: int, nested: bool
     ) -> list[object]:
         params: dict[str, object] = {
             "status": status,
             "direction": "asc",
             "limit": limit,
             "nested": "true" if nested else "false",
+            **{name: value for name, value in where.items() if value is not None},
         }
-        if after is not None:
-            params["after"] = mapping.instant_param(after)
-        return self._read("orders", self._get("orders", "/orders", params), _rows)
+        rows = self._read("orders", self._get("orders", "/orders", params), _rows)
+        if len(rows) >= limit and mapping.descending(rows):
+            # what lies between this page and the last one would never be read
+            raise BrokerUnavailable("orders: not in the order that was asked for")
+        return rows
 
     def _activities(
         self,
@@ -356,15 +387,3 @@ def _row_key(row: object) -> object:
     """What makes two rows of overlapping pages one: the id, or the row itself without one."""
     key = row.get("id") if isinstance(row, Mapping) else None
     return key if isinstance(key, str) else repr(row)
-
-
-def _newest_submission(page: list[object]) -> datetime | None:
-    for row in reversed(page):
-        if isinstance(row, Mapping):
-            try:
-                submitted = mapping.instant_of(row, "submitted_at")
-            except MalformedBody:
-                continue
-            if submitted is not None:
-                return submitted
-    return None

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -26,13 +26,22 @@ from zoneinfo import ZoneInfo
 
 from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderClass, OrderRequest
+from torghut.domain.sessions import MarketClock, is_crypto
 from torghut.domain.values import canonical_instant
 from torghut.ports import AccountEntry, Bar, BrokerAccount, BrokerPosition, FillActivity, Quote
 
+_SORTED_BY = ("submitted_at", "created_at")
 COMPLEX_CLASSES = frozenset({OrderClass.BRACKET.value, OrderClass.OCO.value, OrderClass.OTO.value})
 AMOUNT_EXPONENT_MAX = 40  # 10^40: beyond any price or quantity, below what hurts to format
 
 _NEW_YORK = ZoneInfo("America/New_York")
+# Orders are bought or sold; activities tell more of a side than their orders do.
+_FILL_SIDES = {
+    "buy_minus": "buy",
+    "sell_plus": "sell",
+    "sell_short": "sell",
+    "sell_short_exempt": "sell",
+}
 _INSTANT = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
@@ -144,9 +153,11 @@ def account_of(data: object) -> BrokerAccount:
     )
 
 
-def asset_of(data: object) -> AssetFacts:
-    """An Asset; without the flag `tradable` it is not one, and nothing is known (`listed` None)."""
+def asset_of(data: object, asked: str) -> AssetFacts:
+    """The Asset `asked` for; without the flag `tradable` it is not one, and nothing is known
+    (`listed` None)."""
     row = _object(data)
+    name = _optional_text(row, "symbol") or asked
     if not isinstance(row.get("tradable"), bool):
         return AssetFacts(listed=None)
     active = row.get("status") in (None, "active")
@@ -155,7 +166,21 @@ def asset_of(data: object) -> AssetFacts:
         tradable=row["tradable"] is True and active,
         fractionable=row.get("fractionable") is True,
         shortable=row.get("shortable") is True,
+        pair=name if is_crypto(name) and name != asked else None,
     )
+
+
+def clock_of(data: object) -> MarketClock:
+    """A MarketClock. Raises MalformedBody naming the field."""
+    row = _object(data)
+    if not isinstance(is_open := row.get("is_open"), bool):
+        raise MalformedBody("is_open is no true or false")
+    told_at, opens_at, closes_at = (
+        instant_of(row, name) for name in ("timestamp", "next_open", "next_close")
+    )
+    if told_at is None or opens_at is None or closes_at is None:
+        raise MalformedBody("timestamp, next_open or next_close is missing in a clock")
+    return MarketClock(is_open=is_open, told_at=told_at, next_open=opens_at, next_close=closes_at)
 
 
 def position_of(data: object) -> BrokerPosition:
@@ -175,8 +200,9 @@ def position_of(data: object) -> BrokerPosition:
 
 
 def fill_of(data: object) -> FillActivity:
-    """A FillActivity from one row of /account/activities/FILL."""
+    """A FillActivity from one row of /account/activities/FILL; a short sale is a sell."""
     row = _object(data)
+    side = _text(row, "side")
     at = instant_of(row, "transaction_time")
     if at is None:
         raise MalformedBody("transaction_time is missing")
@@ -184,7 +210,7 @@ def fill_of(data: object) -> FillActivity:
         activity_id=_text(row, "id"),
         broker_order_id=_text(row, "order_id"),
         symbol=_text(row, "symbol"),
-        side=_text(row, "side"),
+        side=_FILL_SIDES.get(side, side),
         last_qty=required_amount(row, "qty"),
         last_px=required_amount(row, "price"),
         cum_qty=required_amount(row, "cum_qty"),
@@ -243,6 +269,27 @@ def bar_of(symbol: str, data: object) -> Bar:
         close=required_amount(row, "c"),
         volume=required_amount(row, "v"),
     )
+
+
+def last_instant(rows: Sequence[object], name: str = "submitted_at") -> datetime | None:
+    """The instant `name` of the last order of a list of which it can be read."""
+    for row in reversed(rows):
+        if isinstance(row, Mapping):
+            with suppress(MalformedBody):
+                if (instant := instant_of(row, name)) is not None:
+                    return instant
+    return None
+
+
+def one_instant(rows: Sequence[object]) -> bool:
+    """Do the first and the last order of a list share the instant that it is sorted by?"""
+    return last_instant(rows[:1]) == last_instant(rows)
+
+
+def descending(rows: Sequence[object]) -> bool:
+    """Does a list run backwards, however its orders may have been stamped again?"""
+    ends = [(last_instant(rows[:1], n), last_instant(rows, n)) for n in _SORTED_BY]
+    return all(first is not None and last is not None and first > last for first, last in ends)
 
 
 def instant_of(row: Mapping[str, object], name: str) -> datetime | None:

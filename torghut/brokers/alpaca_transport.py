@@ -46,6 +46,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 
+from torghut import telemetry
 from torghut.brokers.alpaca_answers import Reply
 from torghut.clock import utc_now
 from torghut.domain.errors import ConfigError
@@ -109,19 +110,19 @@ class Transport:
 
     def get(self, path: str, params: Mapping[str, object] | None = None) -> Reply:
         """One GET. Raises CallFailed."""
-        return self._call(lambda client: client.get(path, dict(params or {})))
+        return self._timed("GET", lambda client: client.get(path, dict(params or {})))
 
     def post(self, path: str, body: Mapping[str, object]) -> Reply:
         """One POST, sent at most once. Raises CallFailed."""
-        return self._call(lambda client: client.post(path, dict(body)))
+        return self._timed("POST", lambda client: client.post(path, dict(body)))
 
     def patch(self, path: str, body: Mapping[str, object]) -> Reply:
         """One PATCH, sent at most once. Raises CallFailed."""
-        return self._call(lambda client: client.patch(path, dict(body)))
+        return self._timed("PATCH", lambda client: client.patch(path, dict(body)))
 
     def delete(self, path: str) -> Reply:
         """One DELETE, sent at most once. Raises CallFailed."""
-        return self._call(lambda client: client.delete(path))
+        return self._timed("DELETE", lambda client: client.delete(path))
 
     def close(self) -> None:
         """Close idle connections; later calls fail as never left."""
@@ -133,6 +134,19 @@ class Transport:
         for secret in self._secrets:
             text = text.replace(secret, "[redacted]")
         return text
+
+    def _timed(self, method: str, call: Callable[[RESTClient], object]) -> Reply:
+        began = time.monotonic()
+        code = "unanswered"
+        try:
+            reply = self._call(call)
+            code = str(reply.status)
+            return reply
+        except CallFailed as failure:
+            code = "never_left" if failure.never_left else code
+            raise
+        finally:
+            telemetry.BROKER_SECONDS.labels(method, code).observe(time.monotonic() - began)
 
     def _call(self, call: Callable[[RESTClient], object]) -> Reply:
         if self._closed.is_set():

@@ -16,6 +16,7 @@ class DiscrepancyKind(StrEnum):
     DUPLICATE_ORDER = "duplicate_order"  # the second one's broker_order_id
     ORDER_EXCESS = "order_excess"  # a broker_order_id
     ORDER_STUCK = "order_stuck"  # a broker_order_id
+    FILLS_MISSING = "fills_missing"  # a broker_order_id
     CANNOT_BE_BOOKED = "cannot_be_booked"  # the broker's id of an order, fill or entry
     UNREADABLE_ROW = "unreadable_row"  # the broker's id of an order, fill or entry
     ROWS_MISSING = "rows_missing"  # "books"

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class EventKind(StrEnum):
-    """Kinds of events; `<what>.<happened>`. Payloads: docs/architecture.md."""
+    """Kinds of events; `<what>.<happened>`. Payloads: torghut.domain.event_schema."""
 
     DECISION_PLANNED = "decision.planned"
     DECISION_APPROVED = "decision.approved"
@@ -40,6 +40,8 @@ class EventKind(StrEnum):
     DISCREPANCY_OPENED = "discrepancy.opened"
     DISCREPANCY_RESOLVED = "discrepancy.resolved"
     LEASE_ACQUIRED = "lease.acquired"
+    DEAD_LETTER_RETRIED = "dead_letter.retried"  # asked for by a person
+    DEAD_LETTER_DROPPED = "dead_letter.dropped"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,14 @@ class AccountFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetFacts:
     """What the broker says of an asset. `listed`: False if it knows no such asset, None if this
-    broker keeps no list of assets at all; then nothing is known of it, and nothing is checked."""
+    broker keeps no list of assets at all; then nothing is known of it, and nothing is checked.
+    `pair`: the broker's name of a pair that was asked for under another one (BTCUSD)."""
 
     listed: bool | None
     tradable: bool = False
     fractionable: bool = False
     shortable: bool = False
+    pair: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from enum import StrEnum
 
 from torghut.domain.errors import Fault
 from torghut.domain.orders import (
+    OrderClass,
     OrderRequest,
     OrderStatus,
     OrderType,
@@ -281,6 +282,7 @@ def graced(past: ActionDoubt, now: datetime, *, absence_grace_s: float) -> bool:
 # ---------------------------------------------------------------- what a replacement changes
 
 CHANGE_FIELDS = frozenset({"qty", "limit_price", "stop_price", "trail", "time_in_force"})
+PRICE_FIELDS = frozenset({"limit_price", "stop_price"})
 _OF_TYPE: Mapping[str, frozenset[OrderType]] = {
     "limit_price": frozenset({OrderType.LIMIT, OrderType.STOP_LIMIT}),
     "stop_price": frozenset({OrderType.STOP, OrderType.STOP_LIMIT}),
@@ -294,6 +296,14 @@ def parse_changes(
     """The new values of a replacement, canonical; appends every fault found."""
     if order.notional is not None:
         faults.append(Fault("qty", "a notional order cannot be replaced; cancel it"))
+    if order.order_class is OrderClass.OTO:
+        faults.append(Fault("order_class", "an oto order cannot be replaced; cancel it"))
+    elif order.order_class is not OrderClass.SIMPLE:
+        faults.extend(
+            Fault(name, f"only prices of {order.order_class} orders can be replaced")
+            for name in sorted(CHANGE_FIELDS - PRICE_FIELDS)
+            if data.get(name) is not None
+        )
     changes: dict[str, object] = {}
     for name in sorted(CHANGE_FIELDS - {"time_in_force"}):
         amount = read_field(data, name, parse_amount, faults)

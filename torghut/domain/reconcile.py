@@ -56,7 +56,7 @@ class Local:
     adopted: frozenset[str] = frozenset()
 
 
-_ENDED_WITHOUT_ORDER = frozenset(
+ENDED_WITHOUT_ORDER = frozenset(
     {
         DecisionStatus.DENIED,
         DecisionStatus.REJECTED,
@@ -112,4 +112,4 @@ def _kind(order: Order, local: Local) -> CorrectionKind | None:
         return CorrectionKind.FOLD if teaches else None
     if status is None:
         return CorrectionKind.ADOPT
-    return CorrectionKind.LATE if status in _ENDED_WITHOUT_ORDER else CorrectionKind.BACKFILL
+    return CorrectionKind.LATE if status in ENDED_WITHOUT_ORDER else CorrectionKind.BACKFILL

@@ -103,8 +103,12 @@ def _asset(checks: Checks, case: Case) -> None:
     if asset.listed is None:
         checks.flag("tradable", True, "not offered by this broker")
         return
-    tradable = asset.listed and asset.tradable
-    checks.flag("tradable", tradable, "tradable" if tradable else "not tradable")
+    if asset.pair is not None:
+        # its positions and orders have that name: under another one no limit would see them
+        checks.flag("tradable", False, f"name it {asset.pair}")
+    else:
+        tradable = asset.listed and asset.tradable
+        checks.flag("tradable", tradable, "tradable" if tradable else "not tradable")
     whole = request.qty is not None and not request.qty % 1
     checks.flag("fractionable", whole or asset.fractionable,
                 "whole shares" if whole else "a fraction")  # fmt: skip

@@ -3,7 +3,7 @@
 ```
 symbol ─┬─ has "/" (crypto) ──▶ always open
         └─ equity ────────────▶ XNYS: holidays, half days, 09:30 to 16:00 New York time
-now    ── 04:00 … open │ open … close │ close … 20:00 │ otherwise
+now    ── 04:00 … open │ open … close │ close … + 4 h │ otherwise
              extended  │     open     │   extended    │  closed       (session days only)
 ```
 
@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import cache
 from zoneinfo import ZoneInfo
 
 NEW_YORK = ZoneInfo("America/New_York")
 EXTENDED_OPENS = time(4, 0)
-EXTENDED_CLOSES = time(20, 0)
+EXTENDED_AFTER = timedelta(hours=4)  # to 20:00, and to 17:00 on half days
 FIRST_YEAR, LAST_YEAR = 1970, 2199
 
 
@@ -47,6 +47,20 @@ class Session:
     phase: Phase
     next_open: datetime
     close: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketClock:
+    """What the broker says about the regular session of equities, as of its instant `told_at`."""
+
+    is_open: bool
+    told_at: datetime
+    next_open: datetime
+    next_close: datetime
+
+    def holds_at(self, now: datetime) -> bool:
+        """True as long as nothing has opened or closed since it was told."""
+        return now < (self.next_close if self.is_open else self.next_open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,31 @@ def session_state(symbol: str, now: datetime) -> Session:
     )
 
 
+def order_session(
+    symbol: str, now: datetime, *, extended_hours: bool, clock: MarketClock | None
+) -> datetime | None:
+    """When the market opens for an order, UTC; None if it is open for it at `now`.
+
+    A clock that holds at `now` overrules the calendar's regular hours, as on a day on which the
+    exchange stays closed unexpectedly; the hours before and after them are the calendar's.
+    Raises ValueError.
+    """
+    if is_crypto(symbol):
+        return None
+    session = session_state(symbol, now)
+    is_open, opens_at = session.phase is Phase.OPEN, session.next_open
+    if clock is not None and clock.holds_at(now):
+        is_open, opens_at = clock.is_open, clock.next_open
+    if is_open:
+        return None
+    if not extended_hours:
+        return opens_at
+    if session.phase is Phase.EXTENDED:
+        return None
+    early = datetime.combine(opens_at.astimezone(NEW_YORK).date(), EXTENDED_OPENS, NEW_YORK)
+    return early.astimezone(UTC) if early > now else opens_at
+
+
 def next_open(symbol: str, now: datetime) -> datetime:
     """The first regular opening after `now`, UTC; for crypto `now` itself. Raises ValueError."""
     return session_state(symbol, now).next_open
@@ -95,8 +134,9 @@ def latest_session(now: datetime) -> date:
 def _outside_regular_hours(hours: _Hours, now: datetime) -> Phase:
     local = now.astimezone(NEW_YORK)
     day = bisect_right(hours.days, local.date()) - 1
-    in_hours = EXTENDED_OPENS <= local.time() < EXTENDED_CLOSES
-    return Phase.EXTENDED if in_hours and hours.days[day] == local.date() else Phase.CLOSED
+    if hours.days[day] != local.date() or local.time() < EXTENDED_OPENS:
+        return Phase.CLOSED
+    return Phase.EXTENDED if now < hours.closes[day] + EXTENDED_AFTER else Phase.CLOSED
 
 
 def _utc(now: datetime) -> datetime:

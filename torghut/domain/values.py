@@ -13,7 +13,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
 import rfc8785
@@ -29,6 +29,8 @@ _INSTANT = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,12}))?([Zz]|[+-]\d{2}:?\d{2})", re.ASCII
 )
 _SAFE_INTEGER_MAX = 2**53 - 1
+_SPAN = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
+_SPAN_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def parse_amount(value: object) -> Decimal:
@@ -85,6 +87,21 @@ def parse_instant(value: object) -> datetime:
         return parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"is not a date and time that exists: {_shown(value)}") from None
+
+
+def parse_since(value: str, *, now: datetime) -> datetime:
+    """An instant from RFC 3339 text, or from how long before `now` it was: `2h`, `3d`, `1d12h`."""
+    spans = _SPAN.findall(value)
+    try:
+        if spans and "".join(n + unit for n, unit in spans) == value:
+            return now - sum(
+                (timedelta(**{_SPAN_UNITS[unit]: int(n)}) for n, unit in spans), timedelta()
+            )
+        return parse_instant(value)
+    except OverflowError:
+        raise ValueError("is too long ago") from None
+    except ValueError as error:
+        raise ValueError(f"{error}, or how long ago: 90m, 2h, 3d") from None
 
 
 def canonical_instant(instant: datetime) -> str:

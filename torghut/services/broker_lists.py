@@ -41,29 +41,37 @@ def order_pages(ask: Ask, after: datetime | None) -> Iterator[Page[Order]]:
     while True:
         page = ask(partial(_orders, after))
         yield page
-        if not page or not page.full:
+        newest = newest_of(page)
+        if not page.full or newest is None:
             return
-        ids = {order.broker_order_id for order in page}
+        ids = {*(order.broker_order_id for order in page), *page.unreadable}
         if ids <= before:
             log.warning("a full page of orders brought nothing new", after=str(after))
             return
         before = ids
-        newest = max(map(listed_at, page))
         # an instant back: orders of the page's last instant may go on on the next page
         step_back = newest - timedelta(microseconds=1)
         after = step_back if after is None or step_back > after else newest
+
+
+def newest_of(page: Page[Order]) -> datetime | None:
+    """How far a page of orders goes, rows of it that could not be read included."""
+    read = [] if page.last_at is None else [page.last_at]
+    return max([*read, *map(listed_at, page)], default=None)
 
 
 def fill_pages(
     ask: Ask, after: datetime | None, token: str | None = None
 ) -> Iterator[Page[FillActivity]]:
     """Pages of FILL activities, ascending, from the one after `token` to the end of the list."""
+    tokens = {token}
     while True:
         page = ask(partial(_fills, token, after))
         yield page
-        if not page.full or page.last_id is None or page.last_id == token:
+        if not page.full or page.last_id is None or page.last_id in tokens:
             return
         token = page.last_id
+        tokens.add(token)
 
 
 def _orders(after: datetime | None, broker: Broker) -> Page[Order]:

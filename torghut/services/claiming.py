@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from torghut import telemetry
 from torghut.config import Settings
 from torghut.domain.events import Event, EventKind
 from torghut.domain.exposure import TradingState
@@ -28,6 +29,7 @@ from torghut.services.session_gate import SessionGate
 from torghut.storage import attempts, control, decisions, executions, verdicts
 from torghut.storage.attempts import Intent
 from torghut.storage.control import TradingStates
+from torghut.storage.database import after_commit
 from torghut.storage.decisions import Advance
 from torghut.storage.rows import DecisionRow, Lease
 
@@ -38,12 +40,9 @@ CLAIMED = (DecisionStatus.PLANNED, DecisionStatus.APPROVED)
 class Claimer:
     """Judges and claims decisions of one account."""
 
-    def __init__(
-        self, account: str, policy: PolicyInForce, sessions: SessionGate, settings: Settings
-    ) -> None:
+    def __init__(self, account: str, policy: PolicyInForce, settings: Settings) -> None:
         self._account = account
         self._policy = policy
-        self._sessions = sessions
         self._settings = settings
         self._policy_kept = ""  # version of the policy that was seen in the database
 
@@ -74,7 +73,7 @@ class Claimer:
             tx, self._account, statuses, resting=states.halted(), now=now, limit=limit
         )
         unsent = self._settle_found(tx, rows, lease, now)
-        live = self._hold(tx, self.expire(tx, unsent, lease, now), lease, now)
+        live = self._hold(tx, self.expire(tx, unsent, lease, now), outside.sessions, lease, now)
         policy = self._policy.current
         self._keep(tx, policy, now)
         judged = risk_engine.judge(
@@ -110,6 +109,7 @@ class Claimer:
         for row in rows:
             if row.decision_hash in known:
                 found_orders.settle_booked(tx, row, actor=ACTOR, lease=lease, now=now)
+                after_commit(tx, telemetry.DUPLICATES.labels("books").inc)
         return [row for row in rows if row.decision_hash not in known]
 
     def expire(
@@ -136,24 +136,30 @@ class Claimer:
         return [row for row in rows if row.expires_at > now]
 
     def _hold(
-        self, tx: Connection, rows: list[DecisionRow], lease: Lease, now: datetime
+        self,
+        tx: Connection,
+        rows: list[DecisionRow],
+        sessions: SessionGate,
+        lease: Lease,
+        now: datetime,
     ) -> list[DecisionRow]:
         """Policy `hold`: put off what the closed market would keep waiting at the broker."""
-        held = self._sessions.held_until([row.order.symbol for row in rows], now)
+        opens = {row.decision_id: sessions.held_until(row) for row in rows}
+        held = {id_: at for id_, at in opens.items() if at is not None}
         steps = [
             Advance(
                 decision_id=row.decision_id,
                 before=row.status,
                 after=row.status,
                 reason=Reason.MARKET_CLOSED.value,
-                detail=f"held until {held[row.order.symbol]:%Y-%m-%d %H:%M} UTC",
-                due_at=min(held[row.order.symbol], row.expires_at),
+                detail=f"held until {held[row.decision_id]:%Y-%m-%d %H:%M} UTC",
+                due_at=min(held[row.decision_id], row.expires_at),
             )
             for row in rows
-            if row.order.symbol in held
+            if row.decision_id in held
         ]
         self._advance(tx, steps, lease, now)
-        return [row for row in rows if row.order.symbol not in held]
+        return [row for row in rows if row.decision_id not in held]
 
     def _write_verdicts(
         self, tx: Connection, judged: list[Judged], lease: Lease, now: datetime
@@ -215,6 +221,7 @@ class Claimer:
                 after=DecisionStatus.SUBMITTING,
                 reason=None,
                 due_at=now,
+                since=now if row.status is DecisionStatus.PLANNED else row.stage_began,
             )
             for row in rows
         ]
@@ -284,4 +291,5 @@ def _step(
         reason=reason,
         detail=detail,
         due_at=due_at,
+        since=row.stage_began,
     )

@@ -53,13 +53,15 @@ class EntryLedger:
         after = None if newest is None else newest - timedelta(days=OVERLAP_DAYS)
         booked = 0
         token: str | None = None
+        tokens = {token}
         while True:
             page = self._questions.ask(partial(_page, token, after), budget_wait_s=BUDGET_WAIT_S)
             if page or page.unreadable:
                 booked += self._book(lease, page)
-            if not page.full or page.last_id is None or page.last_id == token:
+            if not page.full or page.last_id is None or page.last_id in tokens:
                 return booked
             token = page.last_id
+            tokens.add(token)
 
     def _book(self, lease: Lease, page: Page[AccountEntry]) -> int:
         now = self._clock()

@@ -18,7 +18,9 @@ and 4 — the row stands `submitting`; the next owner's sweep moves it to in_dou
 asks the broker for its client_order_id. After 4 — done. A stalled process that posts after it
 lost the lease can only post the same client_order_id, which the broker refuses if it is taken.
 
-A database that fails at 4 keeps the outcomes in memory, and they are written when it is back.
+A database that fails at 4 keeps the outcomes in memory, and they are written when it is back. So
+are those of a process that lost the lease and has it again: what its order then means to a decision
+that others have moved on is `found_orders.follow`.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor as Pool
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
 
+from torghut import telemetry
 from torghut.clock import Clock
 from torghut.config import Settings
 from torghut.domain.errors import DatabaseUnavailable
@@ -39,16 +43,18 @@ from torghut.domain.exposure import TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.submission import Proof, Step, after_submit
 from torghut.recovery_points import RecoveryPoint, reached
+from torghut.services import found_orders
 from torghut.services.claiming import ACTOR, CLAIMED, Claimer
+from torghut.services.late_orders import LateOrders
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Claim, Placed, Placer
 from torghut.services.rate_budget import RateBudget
 from torghut.services.recording import CANNOT_BE_BOOKED, book_own_order
 from torghut.services.risk_engine import Outside
-from torghut.services.session_gate import SessionGate
+from torghut.services.session_gate import SessionGate, SessionPolicies
 from torghut.services.transitions import Taking, take
 from torghut.storage import attempts, control, decisions
-from torghut.storage.database import Database
+from torghut.storage.database import Database, after_commit
 from torghut.storage.leases import LeaseLost, fence, lock_books, lock_risk
 from torghut.storage.rows import Lease
 
@@ -71,7 +77,7 @@ class Executor:
         database: Database,
         placer: Placer,
         outside: OutsideFacts,
-        sessions: SessionGate,
+        sessions: SessionPolicies,
         claimer: Claimer,
         budget: RateBudget,
         settings: Settings,
@@ -93,7 +99,8 @@ class Executor:
         self._clock = clock
         self._rng = rng
         self._on_placed = on_placed
-        self._in_flight: set[int] = set()
+        self._late_orders = LateOrders(account, cancel=settings.late_orders == "cancel")
+        self._in_flight: dict[int, datetime] = {}  # decision_id → when it was claimed
         self._placed: queue.SimpleQueue[Placed] = queue.SimpleQueue()
         self._unwritten: list[Placed] = []
         self._expired_at: datetime | None = None
@@ -184,7 +191,11 @@ class Executor:
             assets=self._outside.assets(symbols, now) if wants("check_assets") else {},
             volumes=self._outside.volumes(symbols, now) if wants("max_adv_pct") else {},
             account=self._outside.account(now),
-            session_open=self._sessions.asked(symbols, now),
+            sessions=SessionGate(
+                self._sessions,
+                now,
+                self._outside.market_clock(now) if self._sessions.asks else None,
+            ),
         )
 
     def _say_starved(self, now: datetime) -> None:
@@ -201,14 +212,16 @@ class Executor:
             with self._database.transaction() as tx:
                 lock_risk(tx, self._account)
                 fence(tx, lease, margin_s=self._settings.lease_ttl_s / 5)
+                now = self._clock()
                 claims, seen = self._claimer.claim(
-                    tx, lease, outside, limit=limit, room=room, now=self._clock()
+                    tx, lease, outside, limit=limit, room=room, now=now
                 )
-                self._in_flight.update(claim.row.decision_id for claim in claims)
+                self._in_flight.update((claim.row.decision_id, now) for claim in claims)
                 reached(RecoveryPoint.CLAIM_BEFORE_COMMIT)
         except BaseException:
             # committed or not, nothing was sent: what did get to `submitting` is swept
-            self._in_flight.difference_update(claim.row.decision_id for claim in claims)
+            for claim in claims:
+                self._in_flight.pop(claim.row.decision_id, None)
             raise
         reached(RecoveryPoint.CLAIM_AFTER_COMMIT)
         return claims, {"claimed": seen, "submitting": len(claims)}
@@ -242,7 +255,8 @@ class Executor:
 
     def _forget(self, batch: list[Placed]) -> None:
         self._unwritten = []
-        self._in_flight.difference_update(placed.row.decision_id for placed in batch)
+        for placed in batch:
+            self._in_flight.pop(placed.row.decision_id, None)
 
     def _write_outcomes(self, batch: list[Placed], lease: Lease) -> None:
         now = self._clock()
@@ -257,9 +271,23 @@ class Executor:
             )
             lookups = [asked for placed in batch for asked in placed.asked]
             attempts.add_lookups(tx, lookups, token=lease.fencing_token, now=now)
-            self._take(tx, takings, lease, now, before=DecisionStatus.SUBMITTING)
+            moved = self._take(tx, takings, lease, now, before=DecisionStatus.SUBMITTING)
+            self._follow(tx, batch, moved, lease, now)
+            after_commit(tx, partial(_count, batch))
             reached(RecoveryPoint.OUTCOME_BEFORE_COMMIT)
         reached(RecoveryPoint.OUTCOME_AFTER_COMMIT)
+
+    def _follow(
+        self, tx: Connection, batch: list[Placed], moved: set[int], lease: Lease, now: datetime
+    ) -> None:
+        """The orders of decisions that had moved on while we did not own the account."""
+        orders = {
+            placed.row.decision_hash: placed.order
+            for placed in batch
+            if placed.order is not None and placed.row.decision_id not in moved
+        }
+        if orders:
+            found_orders.follow(tx, orders, self._late_orders, actor=ACTOR, lease=lease, now=now)
 
     def _book(self, tx: Connection, placed: Placed, now: datetime) -> Taking:
         """The order that was found, the halt that is due, and the step to take."""
@@ -282,7 +310,8 @@ class Executor:
             )
             if not booked:
                 step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"
-        return Taking(placed.row, step, detail, placed.attempt_no)
+        since = self._in_flight.get(placed.row.decision_id)
+        return Taking(placed.row, step, detail, placed.attempt_no, since=since)
 
     def _rate_limit(self, placed: Placed, now: datetime) -> float:
         if placed.proof is not Proof.RATE_LIMITED:
@@ -308,8 +337,17 @@ class Executor:
         now: datetime,
         *,
         before: DecisionStatus | None = None,
-    ) -> None:
-        take(tx, takings, lease, before=before, actor=ACTOR, now=now, rng=self._rng)
+    ) -> set[int]:
+        return take(tx, takings, lease, before=before, actor=ACTOR, now=now, rng=self._rng)
+
+
+def _count(batch: list[Placed]) -> None:
+    for placed in batch:
+        telemetry.ATTEMPTS.labels(placed.proof.value).inc()
+        if placed.proof is Proof.EXISTS:
+            telemetry.DUPLICATES.labels("broker").inc()
+        elif placed.proof is Proof.NOT_SENT and placed.order is not None:
+            telemetry.DUPLICATES.labels("lookup").inc()
 
 
 def _detail(placed: Placed) -> str:

@@ -4,15 +4,20 @@
                                                            positions, events, cursor
 
 The overlap, and the creation of the oldest order whose fills are not all booked, decide where
-reading begins: an activity that shows up late is still read. An activity that is booked already
-changes nothing (its id is unique), so pages may be read again and again.
+reading begins: an activity that shows up late is still read. An order that told nothing new for
+`AWAITED` is looked back for at the start and then every `LOOK_BACK_EVERY` only: the list between
+may be long. An activity that is booked already changes nothing (its id is unique), so pages may be
+read again and again.
+
+A fill whose order cannot be read, however often it is asked for, is left out with a discrepancy,
+and the others go on (story 28); it is booked when its order can be read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +26,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from torghut.clock import Clock
 from torghut.domain.discrepancies import DiscrepancyKind
+from torghut.domain.errors import BrokerUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.domain.orders import Order
 from torghut.domain.tie_out import symbol_key
@@ -38,6 +44,10 @@ from torghut.storage.rows import ExecutionRow, Lease
 ACTOR = "reconciler"
 PAGES_MAX = 200
 BUDGET_WAIT_S = 30.0
+AWAITED = timedelta(minutes=10)
+LOOK_BACK_EVERY = timedelta(hours=1)
+ASKED_MAX = 3
+FAILURES_MAX = 3
 
 T = TypeVar("T")
 Names = Mapping[int | None, tuple[str, str]]
@@ -63,7 +73,9 @@ class FillLedger:
         self._see_orders = see_orders
         self._clock = clock
         self._on_page = on_page
-        self._goes_on: tuple[datetime | None, str] | None = None
+        self._goes_on: tuple[datetime | None, str | None] | None = None
+        self._looked_back: datetime | None = None
+        self._unanswered: dict[str, int] = {}  # orders of fills: how often they were not answered
 
     def run(self, lease: Lease, *, whole: bool = False) -> dict[str, int]:
         """Read from where it is needed, or the whole list, to the end, PAGES_MAX pages at the most;
@@ -82,10 +94,28 @@ class FillLedger:
                 return counts | {"more": 1}
         return counts
 
+    def go_on_from(self, since: datetime) -> None:
+        """The next run reads from there, wherever the cursor is."""
+        self._goes_on = (since, None)
+
+    @property
+    def awaited(self) -> bool:
+        """More fills of an order may be listed any moment."""
+        with self._database.transaction() as tx:
+            since = self._clock() - AWAITED
+            found = executions.oldest_unledgered(tx, self._account, moved_since=since)
+        return found is not None
+
     def _start(self) -> datetime | None:
+        now = self._clock()
+        far = self._looked_back is None or now - self._looked_back >= LOOK_BACK_EVERY
+        if far:
+            self._looked_back = now
         with self._database.transaction() as tx:
             position = cursors.position(tx, self._account, cursors.FILLS)
-            missing = executions.oldest_unledgered(tx, self._account)
+            missing = executions.oldest_unledgered(
+                tx, self._account, moved_since=None if far else now - AWAITED
+            )
         if position is not None and missing is not None:
             position = min(position, missing)
         return overlapped(position)
@@ -107,8 +137,8 @@ class FillLedger:
                 if fill.broker_order_id in known
             ]
             for fill in new:
-                if fill.broker_order_id in nowhere:
-                    self._note_orphan(tx, fill, now)
+                if why := nowhere.get(fill.broker_order_id):
+                    self._note_orphan(tx, fill, why, now)
             counts = self._book(tx, bookings, owners, now)
             taken = {fill.activity_id for fill in page} - fills.unknown(tx, sorted(fresh))
             note_taken(tx, self._account, sorted(taken), actor=ACTOR, now=now)
@@ -159,11 +189,11 @@ class FillLedger:
         ]
         control.add_events(tx, events, now=now)
 
-    def _note_orphan(self, tx: Connection, fill: FillActivity, now: datetime) -> None:
-        """A fill whose order the broker does not know: not booked, and said so (P12)."""
+    def _note_orphan(self, tx: Connection, fill: FillActivity, why: str, now: datetime) -> None:
+        """A fill whose order is not to be had: not booked, and said so (P12)."""
         evidence = {
             "what": "fill",
-            "error": f"its order {fill.broker_order_id} is unknown to the broker",
+            "error": f"its order {fill.broker_order_id} {why}",
             "symbol": fill.symbol,
             "side": fill.side,
             "last_qty": str(fill.last_qty),
@@ -179,22 +209,51 @@ class FillLedger:
             now=now,
         )
 
-    def _see_unknown_orders(self, lease: Lease, page: Sequence[FillActivity]) -> set[str]:
-        """Book the orders that are new here; returns the ids that the broker does not know."""
+    def _see_unknown_orders(self, lease: Lease, page: Sequence[FillActivity]) -> dict[str, str]:
+        """Book the orders that are new here; returns why others are not to be had, by their ids.
+
+        Raises BrokerUnavailable until an order was asked for in vain ASKED_MAX times: most often
+        the broker is away, and fills in order are worth the wait.
+        """
         wanted = {fill.broker_order_id for fill in page}
         with self._database.transaction() as tx:
             known = executions.by_broker_ids(tx, sorted(wanted))
         orders: list[Order] = []
-        nowhere: set[str] = set()
-        for broker_order_id in sorted(wanted - set(known)):
-            order = self._questions.order(broker_order_id, budget_wait_s=BUDGET_WAIT_S)
+        missing: dict[str, str] = {}
+        failures: list[BrokerUnavailable] = []
+        for id_ in sorted(wanted - set(known)):
+            if self._unanswered.get(id_, 0) >= ASKED_MAX:
+                missing[id_] = "cannot be read"  # asked for with the open orders from now on
+                continue
+            try:
+                order = self._questions.order(id_, budget_wait_s=BUDGET_WAIT_S)
+            except BrokerUnavailable as error:
+                self._unanswered[id_] = self._unanswered.get(id_, 0) + 1
+                failures.append(error)
+                if len(failures) == FAILURES_MAX:
+                    break
+                continue
+            self._unanswered.pop(id_, None)
             if order is None:
-                nowhere.add(broker_order_id)
+                missing[id_] = "is unknown to the broker"
             else:
                 orders.append(order)
         if orders:
             self._see_orders(lease, orders)
-        return nowhere
+        if failures:
+            raise failures[0]
+        self._note_unread(missing)
+        return missing
+
+    def _note_unread(self, missing: Mapping[str, str]) -> None:
+        unread = [
+            f"{id_}: not answered {ASKED_MAX} times" for id_ in missing if id_ in self._unanswered
+        ]
+        if unread:
+            page: Page[Order] = Page(unreadable=unread)
+            with self._database.transaction() as tx:
+                now = self._clock()
+                note_unreadable(tx, self._account, page, what="order", actor=ACTOR, now=now)
 
     def _ask(self, question: Callable[[Broker], T]) -> T:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)

@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
+from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.decisions import Decision
 from torghut.domain.errors import DatabaseUnavailable
 from torghut.domain.events import Event, EventKind
+from torghut.domain.lifecycle import DecisionStatus
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.storage import control, durability, intake
 from torghut.storage.database import Database
@@ -44,7 +46,11 @@ class IntakeDesk:
         answers: list[Intake] = []
         for start in range(0, len(batch), INTAKE_BATCH_MAX):
             answers += self._accept(batch[start : start + INTAKE_BATCH_MAX], source=source)
-        if any(answer.result is IntakeResult.CREATED for answer in answers):
+        results = [answer.result for answer in answers]
+        created = results.count(IntakeResult.CREATED)
+        telemetry.DECISION_STEPS.labels(DecisionStatus.PLANNED.value, "").inc(created)
+        telemetry.DUPLICATES.labels("intake").inc(results.count(IntakeResult.REPLAYED))
+        if created:
             self._wake()
         return answers
 

@@ -33,6 +33,7 @@ from torghut.domain.excess import excess, hash_of
 from torghut.domain.exposure import TradingState
 from torghut.domain.orders import Order
 from torghut.ports import Page
+from torghut.services.broker_lists import newest_of
 from torghut.services.questions import Questions
 from torghut.storage import approvals, control, cursors, discrepancies
 from torghut.storage.database import Database
@@ -84,10 +85,12 @@ class KnightGuard:
         counts = {"judged": 0, "excess": 0}
         for _ in range(PAGES_MAX):
             page = self._page(after)
-            newest = max((_listed_at(order) for order in page), default=None)
+            newest = newest_of(page)
             if newest is None:
                 break
-            self._judge(lease, page, newest, now, counts)
+            # a cursor that followed an instant in the future would leave out what comes until then
+            read_to = cursors.newest([newest], now=now)
+            self._judge(lease, page, read_to, now, counts)
             if not page.full:
                 break
             # an instant back: orders of the page's last instant may go on on the next page
@@ -121,7 +124,7 @@ class KnightGuard:
         self,
         lease: Lease,
         page: Sequence[Order],
-        newest: datetime,
+        read_to: datetime | None,
         now: datetime,
         counts: dict[str, int],
     ) -> None:
@@ -138,7 +141,9 @@ class KnightGuard:
                 problem = excess(order, known.get(hash_of(id_) or ""), first)
                 if problem is not None and self._trip(tx, order, problem, now):
                     found.append((order, problem))
-            cursors.advance(tx, self._account, cursors.GUARD, newest, now=now)
+            if read_to is not None:
+                cursors.advance(tx, self._account, cursors.GUARD, read_to, now=now)
+        telemetry.ORDERS_LEAVING.labels(self._account).inc(len(ours))
         self._remember(new)
         counts["judged"] += len(ours)
         counts["excess"] += len(found)
@@ -182,8 +187,3 @@ class KnightGuard:
         for memory in (self._judged, self._first):
             while len(memory) > REMEMBERED_MAX:
                 del memory[next(iter(memory))]
-
-
-def _listed_at(order: Order) -> datetime:
-    """What the broker's list is sorted by."""
-    return order.submitted_at or order.created_at

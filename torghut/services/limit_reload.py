@@ -90,6 +90,18 @@ def flat(
             yield (".".join(scope), name), "off" if value is None else str(value).lower()
 
 
+def listed(policy: RiskPolicy) -> list[dict[str, str]]:
+    """Every limit and switch in force: its name, its value as text, where it was set."""
+    return [
+        {
+            "limit": name,
+            "value": value,
+            "source": policy.source(name) if scope in ("risk", "switches") else f"risk.{scope}",
+        }
+        for (scope, name), value in flat(policy.tables())
+    ]
+
+
 class LimitReload:
     """Answers requests to read the limits again; `run_once` is called by one thread."""
 

@@ -70,6 +70,8 @@ class LiveConnection:
         self._rng = rng
         self._pauses = pauses
         self._failures = 0
+        self._lost_at: float | None = None  # monotonic; since when the owner does not listen
+        telemetry.STREAM_GAP.labels(account).set_function(lambda: self.gap_s)
         self._on_connect: Callable[[], None]
         self._on_update: Callable[[OrderUpdate], None]
         self._dropping = threading.Event()
@@ -80,6 +82,12 @@ class LiveConnection:
     def connected(self) -> bool:
         """True while the broker has agreed to tell us what happens."""
         return self.state == "connected"
+
+    @property
+    def gap_s(self) -> float:
+        """For how long the owner has not listened, seconds; 0 while it does, and on a stand-by."""
+        lost_at = self._lost_at
+        return 0.0 if lost_at is None else time.monotonic() - lost_at
 
     def start(
         self, on_connect: Callable[[], None], on_update: Callable[[OrderUpdate], None]
@@ -167,5 +175,9 @@ class LiveConnection:
         if state == "connected" and self.state == "refused":
             log.info("trade updates: the keys are accepted again")
         self.state = state
+        if state in ("connected", "standby"):
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = time.monotonic()
         telemetry.STREAM_CONNECTED.labels(self._account).set(state == "connected")
         telemetry.STREAM_REFUSED.labels(self._account).set(state == "refused")

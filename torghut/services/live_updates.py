@@ -2,14 +2,16 @@
 
 ```
 stream ─▶ queue ─▶ fold the order's snapshot ─▶ fills missing? ─▶ read the FILL activities
-            │        └ an order we do not know: wait for its outcome, then ask for a pass
+            │        ├ an order we do not know: wait for its outcome, then ask for a pass
+            │        └ it ended without being filled: a pass asks whether that is so
             └ full, unreadable, (re)connected: a gap ─▶ a reconciler pass
 reconciler pass ─▶ taught something that the stream kept to itself? ─▶ mute: another connection
 ```
 
 1. A message folds the snapshot of a known order into its execution, through the same path as REST;
    snapshots that are late, doubled or out of order teach nothing. Fills are booked from FILL
-   activities only, so that no message can count one twice.
+   activities only, so that no message can count one twice. An end is final, so it is believed of
+   REST only: an order that was called canceled and is not would be lost sight of.
 2. Whatever the stream did not tell is found by a pass, and after each gap one is made.
 3. Quiet is not dead (story 10): a connection is given up when a pass has learned what the stream
    should have told, and nothing at all came from it within `late_s` after. The first pass after a
@@ -90,6 +92,7 @@ class LiveUpdates:
         self._late_s = late_s
         self._queue: queue.Queue[Order] = queue.Queue(queue_max)
         self._unknown: list[tuple[float, Order]] = []
+        self._ends: set[str] = set()  # orders whose end was told, to be asked for
         self._lock = threading.Lock()
         self._folding = False
         self._gaps = 0
@@ -195,7 +198,16 @@ class LiveUpdates:
             rows = executions.by_broker_ids(tx, [order.broker_order_id for order in orders])
             known = [order for order in orders if order.broker_order_id in rows]
             states = {id_: execution_state(row) for id_, row in rows.items()}
-            corrections = diff(known, Local(states, {}))
+            ends = {
+                order.broker_order_id
+                for order in known
+                if order.terminal
+                and order.status != "filled"
+                and not states[order.broker_order_id].terminal
+            }
+            corrections = diff(
+                [o for o in known if o.broker_order_id not in ends], Local(states, {})
+            )
             if corrections:
                 fence(tx, lease)
             ours = [o.client_order_id for o in known if rows[o.broker_order_id].decision_id]
@@ -216,6 +228,10 @@ class LiveUpdates:
                     what="order",
                     now=now,
                 )
+        if ends:
+            with self._lock:
+                self._ends |= ends
+            self._want_pass()
         behind = any(order.cum_qty > rows[order.broker_order_id].ledger_qty for order in known)
         ended = any(correction.order.terminal for correction in corrections)
         unknown = {order.broker_order_id for order in orders} - set(rows)
@@ -239,9 +255,7 @@ class LiveUpdates:
             self._want_fills(fresh=False)
             raise
         self._fills_not_before = time.monotonic() + self._spacing_s(FILLS_REQUESTS)
-        with self._database.transaction() as tx:
-            missing = executions.oldest_unledgered(tx, self._account)
-        if missing is not None:
+        if self._reconciler.awaits_fills:
             self._want_fills(fresh=False)  # an activity can come later than the order says so
         return counts
 
@@ -267,7 +281,8 @@ class LiveUpdates:
             gaps, listening = self._gaps, self.connection.connected
             # in this order: what is taken from the queue is being folded, or is unknown, or booked
             behind = not self._queue.empty() or self._folding or bool(self._unknown)
-            in_step = listening and self._filled == gaps and not behind
+            ends, self._ends = self._ends, set()  # told, though not folded
+            in_step = listening and self._filled == gaps and not behind and not ends
             self._pass_wanted = False
             self._pass_not_before = began + self._spacing_s(PASS_REQUESTS)
         try:

@@ -41,6 +41,7 @@ class Loop:
         self.name = name
         self.ticked_at = time.monotonic()
         self.failures = 0
+        telemetry.LOOP_FAILURES.labels(name)
         self._run_once = run_once
         self._interval_s = interval_s
         self._clock = clock
@@ -67,6 +68,11 @@ class Loop:
     def stalled_s(self) -> float:
         """Seconds since the loop last came round."""
         return time.monotonic() - self.ticked_at
+
+    @property
+    def overdue_s(self) -> float:
+        """Seconds since the loop should have come round; one that rests until its time is not."""
+        return max(0.0, self.stalled_s - self._interval_s)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

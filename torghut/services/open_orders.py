@@ -7,8 +7,9 @@ orders that could not be booked
 ```
 
 Every open execution has its turn, however many there are: a pass takes the next `OPEN_MAX`, and of
-those that must be asked for one by one the next `ASK_SINGLY_MAX`. Where the turns stand is
-remembered by the process only; another one begins with the first.
+those that must be asked for one by one the next `ASK_SINGLY_MAX`; so have the orders that could not
+be booked. Where the turns stand is remembered by the process only; another one begins with the
+first.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class OpenOrders:
         self._clock = clock
         self._taken = 0  # execution_id up to which they had their turn
         self._asked = 0  # … of those that were asked for one by one
+        self._left_out = 0  # … of discrepancies about orders that could not be booked
 
     def look(self) -> tuple[list[Order], int]:
         """What the broker says of them now, and how many questions were not answered.
@@ -66,10 +68,12 @@ class OpenOrders:
         unlisted = self._clock() - timedelta(seconds=OVERLAP_S)
         with self._database.transaction() as tx:
             rows = executions.unfinished(tx, self._account, after=self._taken, limit=OPEN_MAX)
-            others = [
-                *order_targets.lost_successors(tx, self._account, limit=ASK_OTHERS_MAX),
-                *discrepancies.left_out(tx, self._account, "order", before=unlisted),
-            ]
+            left_out = discrepancies.left_out(
+                tx, self._account, "order", before=unlisted, after=self._left_out
+            )
+            lost = order_targets.lost_successors(tx, self._account, limit=ASK_OTHERS_MAX)
+        others = [*lost, *left_out]
+        self._left_out = next(reversed(left_out.values()), 0)
         if not rows and not others:
             return [], 0
         seen = {order.broker_order_id: order for order in self._ask(lambda b: b.open_orders())}
@@ -80,8 +84,13 @@ class OpenOrders:
             missing = [row for row in missing if row.broker_order_id not in seen]
         turn = self._in_turn(missing)
         strange = [id_ for id_ in others if id_ not in seen]
-        singly = dict.fromkeys([*strange, *(row.broker_order_id for row in turn)])
-        asked, failures = self._asked_singly(list(singly))
+        ours = [row.broker_order_id for row in turn]
+        asked, failures = self._asked_singly(ours)
+        # apart: what cannot be read must not keep our own from being asked for
+        others_asked, others_failed = self._asked_singly(
+            [id_ for id_ in strange if id_ not in asked]
+        )
+        asked, failures = asked | others_asked, failures + others_failed
         wanted = {row.broker_order_id for row in rows} | set(others)
         return [order for id_, order in (seen | asked).items() if id_ in wanted], failures
 

@@ -103,7 +103,7 @@ def change(
     in the settings, or have decided or been restricted before. Raises NotChanged (unknown scope, no
     usable reason), DatabaseUnavailable.
     """
-    reason = _reason(reason)
+    reason = checked_reason(reason)
 
     def write(tx: Connection) -> TradingState | None:
         _check_known(tx, scope, settings)
@@ -130,7 +130,7 @@ def resolve(
 
     Raises UnknownDiscrepancy, NotResolved, NotChanged (no usable reason), DatabaseUnavailable.
     """
-    resolution = f"resolved by {actor}: {_reason(reason)}"
+    resolution = f"resolved by {actor}: {checked_reason(reason)}"
     with database.transaction() as tx:
         found = discrepancies.locked(tx, discrepancy_id)
         if found is None:
@@ -156,7 +156,8 @@ def resolve(
     }
 
 
-def _reason(reason: str) -> str:
+def checked_reason(reason: str) -> str:
+    """The reason as it is kept. Raises NotChanged."""
     try:
         return parse_text(reason.strip(), length_max=REASON_LENGTH_MAX)
     except ValueError as error:

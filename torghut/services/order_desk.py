@@ -50,6 +50,7 @@ from torghut.services.outside_facts import OutsideFacts
 from torghut.services.rate_budget import RateBudget
 from torghut.services.recording import book_own_order
 from torghut.services.risk_engine import Outside
+from torghut.services.session_gate import ANY_SESSION
 from torghut.services.transitions import JITTER
 from torghut.storage import control, executions, order_actions, order_targets
 from torghut.storage.database import Database
@@ -170,7 +171,7 @@ class OrderDesk:
         replaces = [row for row in rows if row.operation is Operation.REPLACE]
         wanted = [row for row in replaces if row.status is ActionStatus.REQUESTED]
         if not wanted:
-            return Outside(quotes={}, assets={}, volumes={}, account=None, session_open={})
+            return Outside(quotes={}, assets={}, volumes={}, account=None, sessions=ANY_SESSION)
         wants = self._intents.wants
         symbols = sorted({str(row.request["symbol"]) for row in wanted})
         return Outside(
@@ -178,7 +179,7 @@ class OrderDesk:
             assets=self._outside.assets(symbols, now) if wants("check_assets") else {},
             volumes=self._outside.volumes(symbols, now) if wants("max_adv_pct") else {},
             account=self._outside.account(now),
-            session_open={},
+            sessions=ANY_SESSION,
         )
 
     # ------------------------------------------------------------------ 4 record

@@ -36,7 +36,8 @@ from torghut.domain.order_actions import (
     replacement_id,
     seen,
 )
-from torghut.domain.orders import OrderRequest
+from torghut.domain.order_rules import broken_rules
+from torghut.domain.orders import OrderRequest, TimeInForce
 from torghut.domain.values import canonical_amount
 from torghut.services import risk_engine
 from torghut.services.limit_reload import PolicyInForce
@@ -210,6 +211,13 @@ class IntentWriter:
         before = _as_it_stands(decision.order, order)
         wanted = changed(before, changes)
         assert wanted.qty is not None
+        if wanted == before:
+            step = ActionStep(ActionStatus.REFUSED, ActionReason.NOT_REPLACEABLE)
+            return step, "it has these values already"
+        if self._policy.current.switches.check_order_rules and (
+            broken := _newly_broken(before, wanted, now)
+        ):
+            return _denied(DenyReason.ORDER_RULE, broken)
         if enlarges(before, wanted):
             verdict = risk_engine.judge_replacement(
                 tx,
@@ -299,7 +307,19 @@ def _as_it_stands(asked: OrderRequest, order: Standing) -> OrderRequest:
         notional=None,
         limit_price=order.limit_price or asked.limit_price,
         stop_price=order.stop_price or asked.stop_price,
+        time_in_force=(
+            TimeInForce(order.time_in_force)
+            if order.time_in_force in set(TimeInForce)
+            else asked.time_in_force
+        ),
     )
+
+
+def _newly_broken(before: OrderRequest, wanted: OrderRequest, now: datetime) -> str:
+    """The broker's rules that the replacement breaks and the order does not, in words."""
+    kept = {rule.code for rule in broken_rules(before, now)}
+    broken = [rule for rule in broken_rules(wanted, now) if rule.code not in kept]
+    return "; ".join(f"{rule.code}: {rule.measured}, wanted {rule.limit}" for rule in broken)
 
 
 def _unknown_successor(orders: list[Standing]) -> Standing | None:

@@ -19,6 +19,7 @@ from functools import partial
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
+from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.events import Event, EventKind
 from torghut.domain.orders import Order
@@ -46,7 +47,7 @@ from torghut.storage import (
     executions,
     order_targets,
 )
-from torghut.storage.database import Database
+from torghut.storage.database import Database, after_commit
 from torghut.storage.executions import Observation, execution_state
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import DecisionRow, Lease
@@ -135,6 +136,8 @@ class OrderLedger:
                     taken.discard(order.broker_order_id)
                 key = correction.kind.value if stored else "poison"
                 counts[key] = counts.get(key, 0) + 1
+                if stored:
+                    after_commit(tx, telemetry.CORRECTIONS.labels(key).inc)
             note_taken(tx, self._account, sorted(taken), actor=ACTOR, now=now)
             newest = cursors.newest(map(listed_at, chunk), now=now)
             if cursor and newest is not None:

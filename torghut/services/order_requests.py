@@ -166,6 +166,26 @@ def cancel_all(
     return answer
 
 
+def cancel_order(database: Database, account: str, broker_order_id: str, asker: Asker) -> Requested:
+    """Ask for one open broker order that is not ours to be canceled. Errors as `cancel`."""
+    asker = checked(asker)
+    request: dict[str, object] = {"operation": "cancel", "broker_order_id": broker_order_id}
+    action = NewAction(
+        operation=Operation.CANCEL,
+        decision_id=None,
+        target=broker_order_id,
+        broker_order_id=broker_order_id,
+    )
+    with database.transaction() as tx:
+        known = {target.broker_order_id for target in order_targets.open_targets(tx, account)}
+        if broker_order_id not in known:
+            raise RequestRefused([Fault("broker_order_id", "is no open order of somebody else")])
+        answer = _record(tx, account, [action], request, asker)
+        reached(RecoveryPoint.REQUEST_BEFORE_COMMIT)
+    reached(RecoveryPoint.REQUEST_AFTER_COMMIT)
+    return answer
+
+
 def replace(
     database: Database, decision_hash: str, changes: Mapping[str, object], asker: Asker
 ) -> Requested:
@@ -229,10 +249,11 @@ def close(
             raise RequestRefused([Fault("symbol", str(error))]) from None
         earlier = decisions.of_intent(tx, account, OPERATOR, asker.key)
         if earlier is not None:
-            if earlier[1] != symbol:
+            answer, closed, closed_qty = earlier
+            if closed != symbol or qty not in (None, closed_qty):
                 raise _conflict(asker.key)
             confirm(tx)
-            return earlier[0]
+            return answer
         held = holdings(tx, account).get(symbol)
         if held is None or not held.free_qty:
             raise RequestRefused([Fault("symbol", _nothing(symbol, held))])

@@ -1,6 +1,6 @@
-"""What risk needs to know of the outside: quotes, assets, volumes and the broker's account, fetched
-before the transaction that judges with them (story 18), each with the instant at which it was
-asked for.
+"""What risk needs to know of the outside: quotes, assets, volumes, the market's clock and the
+broker's account, fetched before the transaction that judges with them (story 18), each with the
+instant at which it was asked for.
 
 Quotes live in memory for `QUOTE_TTL_S`, assets and volumes for `ASSET_TTL_S`. The account
 snapshot is a row, shared by all processes; when it is older than `ACCOUNT_TTL_S` it is asked for
@@ -22,7 +22,7 @@ import structlog
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.exposure import AssetFacts
-from torghut.domain.sessions import latest_session
+from torghut.domain.sessions import MarketClock, latest_session
 from torghut.ports import Broker, MarketData, Quote
 from torghut.services.questions import Questions
 from torghut.storage import facts
@@ -33,6 +33,8 @@ QUOTE_TTL_S = 2.0
 ASSET_TTL_S = 3600.0
 VOLUME_SESSIONS = 20
 ASSETS_AT_ONCE = 64
+CLOCK_TTL_S = 30.0
+CLOCK_AGE_MAX_S = 300.0
 ACCOUNT_TTL_S = 5.0
 ACCOUNT_AGE_MAX_S = 60.0
 BUDGET_WAIT_S = 1.0
@@ -42,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 
 class OutsideFacts:
-    """Facts of one account; `quotes` and `account` are called by one thread at a time."""
+    """Facts of one account; all but `keep_fresh` are called by one thread at a time."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class OutsideFacts:
         self._quotes: dict[str, tuple[datetime, Quote]] = {}
         self._assets: dict[str, tuple[datetime, AssetFacts]] = {}
         self._volumes: dict[str, tuple[datetime, Decimal]] = {}
+        self._market_clock: tuple[datetime | None, MarketClock | None] = (None, None)
         self._refresher = ThreadPoolExecutor(1, "account")
         self._refreshing: Future[AccountSnapshot | None] | None = None
 
@@ -107,6 +110,20 @@ class OutsideFacts:
                 self._volumes[symbol] = (now, average)
                 known[symbol] = average
         return known
+
+    def market_clock(self, now: datetime) -> MarketClock | None:
+        """The broker's clock, not older than CLOCK_AGE_MAX_S; None if it is not answered, or tells
+        another time than ours."""
+        asked_at, clock = self._market_clock
+        if asked_at is None or now - asked_at > timedelta(seconds=CLOCK_TTL_S):
+            try:
+                clock = self._ask(lambda broker: broker.market_clock())
+            except (BrokerUnavailable, BrokerRefused) as error:
+                log.warning("the market's clock is unavailable", error=str(error))
+            self._market_clock = now, clock
+        if clock is None or abs(now - clock.told_at) > timedelta(seconds=CLOCK_AGE_MAX_S):
+            return None
+        return clock
 
     def account(self, now: datetime) -> AccountSnapshot | None:
         """The newest account snapshot; None if there is none young enough to judge on."""

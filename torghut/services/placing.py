@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable
 from torghut.domain.exposure import TradingState
@@ -132,6 +133,7 @@ class Placer:
             return Placed(row, number, Proof.NOT_SENT, answer, asked=checks)
         # from here on nothing of ours can stop the call: the broker's uniqueness must (P1)
         reached(RecoveryPoint.SUBMIT_BEFORE_CALL)
+        telemetry.ORDERS_SENT.labels(row.account).inc()
         answer = self._broker.submit(row.order, row.decision_hash)
         reached(RecoveryPoint.SUBMIT_AFTER_CALL)
         self._budget.correct(self._broker.rate_state(), now=self._clock())

@@ -12,7 +12,6 @@ from typing import TypeVar
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from torghut import telemetry
 from torghut.clock import Clock
 from torghut.domain.errors import BrokerUnavailable
 from torghut.domain.orders import Order
@@ -61,4 +60,3 @@ class Questions:
             return question(self._broker)
         finally:
             self._budget.correct(self._broker.rate_state(), now=self._clock())
-            telemetry.RATE_LEFT.set(self._budget.left)

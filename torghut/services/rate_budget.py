@@ -107,6 +107,12 @@ class RateBudget:
             return self._level
 
     @property
+    def per_min(self) -> float:
+        """Requests a minute, as the broker's headers or the settings have it now."""
+        with self._lock:
+            return self._per_min
+
+    @property
     def background_every_s(self) -> float:
         """Seconds in which the background share gains one token."""
         return 60 / (self._per_min * BACKGROUND_SHARE)

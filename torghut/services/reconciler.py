@@ -35,18 +35,18 @@ from torghut.domain.errors import BrokerRefused, BrokerUnavailable
 from torghut.domain.events import Event, EventKind
 from torghut.domain.orders import Order
 from torghut.ports import Broker
-from torghut.services import found_orders
+from torghut.services import book_gauges, found_orders
 from torghut.services.book_audit import BookAudit
-from torghut.services.broker_lists import order_pages, overlapped
+from torghut.services.broker_lists import newest_of, order_pages, overlapped
 from torghut.services.fill_ledger import FillLedger
 from torghut.services.late_orders import LateOrders
 from torghut.services.open_orders import OpenOrders
-from torghut.services.order_ledger import OrderLedger, listed_at
+from torghut.services.order_ledger import OrderLedger
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.questions import Questions
 from torghut.services.recording import note_unreadable
 from torghut.services.tie_out import TieOut
-from torghut.storage import control, cursors, decisions, executions
+from torghut.storage import control, cursors, decisions
 from torghut.storage.database import Database
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import Lease
@@ -67,6 +67,7 @@ T = TypeVar("T")
 class Reconciler:
     """Reconciles one account; passes asked for at the same time run one after the other.
 
+    `reconciled_at` is when the last whole pass of this process ended.
     `on_page` hears the name of a list and how many rows of it were read with each page.
     """
 
@@ -91,7 +92,9 @@ class Reconciler:
         self._clock = clock
         self._on_page = on_page
         self._pass = threading.Lock()
+        self.reconciled_at: datetime | None = None
         self._orders_go_on: datetime | None = None
+        self._orders_end: datetime | None = None
         self._audit = BookAudit(account, database, clock)
         self._orders = OrderLedger(account, database, late_orders, clock)
         self._open = OpenOrders(
@@ -123,7 +126,10 @@ class Reconciler:
             lock_books(tx, self._account)
             fence(tx, lease)
             cursors.rewind(tx, self._account, to=since, now=self._clock())
-            self._orders_go_on = None
+            # … in this process from there whoever moves the cursors meanwhile
+            self._orders_go_on = since
+            if since is not None:
+                self._fills.go_on_from(since)
 
     def catch_up(self, lease: Lease, now: datetime) -> Counts:
         """Only what a fill or an end just heard of needs: missing fills, finished decisions.
@@ -131,10 +137,13 @@ class Reconciler:
         Asks the broker nothing where no fill is missing. Raises BrokerUnavailable.
         """
         with self._pass:
-            with self._database.transaction() as tx:
-                missing = executions.oldest_unledgered(tx, self._account)
-            counts = self._fills.run(lease) if missing is not None else {}
+            counts = self._fills.run(lease) if self.awaits_fills else {}
             return counts | self._close_step(lease)
+
+    @property
+    def awaits_fills(self) -> bool:
+        """An order said lately that more of it is filled than fills of it are booked."""
+        return self._fills.awaited
 
     def see_orders(self, lease: Lease, orders: Sequence[Order]) -> Counts:
         """Book orders as the broker shows them, whosever they are."""
@@ -157,6 +166,8 @@ class Reconciler:
             behind = counts.get("failed") or counts.get("more")
             if behind and name in ("restore", "tie_out"):
                 continue  # books that are behind would differ
+            if counts.get("more") and name == "fills":
+                continue  # the orders of fills that are ahead would be asked for one by one
             if name in ("close", "tie_out") and self._audit.restoring:
                 continue  # … and so would those that lack rows
             try:
@@ -164,8 +175,11 @@ class Reconciler:
             except (BrokerUnavailable, BrokerRefused) as error:
                 counts["failed"] = counts.get("failed", 0) + 1
                 log.warning("reconciliation step failed", step=name, error=str(error))
+        with self._database.transaction() as tx:
+            book_gauges.show(tx, self._account)
         if not counts.get("failed"):
-            telemetry.RECONCILED_AT.labels(self._account).set(self._clock().timestamp())
+            self.reconciled_at = self._clock()
+            telemetry.RECONCILED_AT.labels(self._account).set(self.reconciled_at.timestamp())
         return counts
 
     # ------------------------------------------------------------------ steps
@@ -186,6 +200,7 @@ class Reconciler:
         if restoring:
             after = self._audit.orders_read_to
         counts: Counts = {}
+        self._orders_end = None
         pages = order_pages(self._ask, after)
         for number, page in enumerate(pages, start=1):
             if page.unreadable:
@@ -194,11 +209,15 @@ class Reconciler:
                     note_unreadable(tx, self._account, page, what="order", actor=ACTOR, now=now)
             booked = self._orders.book(lease, page, cursor=True, restoring=self._audit.restoring)
             _add(counts, booked)
-            if restoring and page:
-                self._audit.orders_read_to = _last_instant(page)
+            newest = newest_of(page)
+            # orders of the page's last instant may go on on the next one
+            until = newest and newest - timedelta(microseconds=1)
+            if restoring and until:
+                self._audit.orders_read_to = until
+            self._orders_end = until or self._orders_end
             self._on_page("orders", len(page))
-            if number == PAGES_MAX and page.full and page:
-                self._orders_go_on = _last_instant(page)
+            if number == PAGES_MAX and page.full and until:
+                self._orders_go_on = until
                 return counts | {"more": 1}
         return counts
 
@@ -211,6 +230,8 @@ class Reconciler:
         whole = self._audit.restoring and not self._audit.fills_begun
         counts = self._fills.run(lease, whole=whole)
         self._audit.fills_begun = True
+        if counts.get("more"):  # the next pass follows at once: the overlap was read in this one
+            self._orders_go_on = self._orders_end
         return counts
 
     def _settle_step(self, lease: Lease) -> Counts:
@@ -243,11 +264,6 @@ class Reconciler:
 
     def _ask(self, question: Callable[[Broker], T]) -> T:
         return self._questions.ask(question, budget_wait_s=BUDGET_WAIT_S)
-
-
-def _last_instant(page: Sequence[Order]) -> datetime:
-    """Where reading goes on: orders of the page's last instant may go on on the next one."""
-    return max(map(listed_at, page)) - timedelta(microseconds=1)
 
 
 def _add(counts: Counts, more: Counts) -> None:

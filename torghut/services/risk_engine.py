@@ -35,6 +35,7 @@ from torghut.domain.risk_policy import RiskPolicy
 from torghut.domain.sessions import NEW_YORK
 from torghut.ports import Quote
 from torghut.services import trips
+from torghut.services.session_gate import SessionGate
 from torghut.storage import attempts, exposure, verdicts
 from torghut.storage.control import TradingStates
 from torghut.storage.rows import AccountSnapshot, DecisionRow
@@ -65,7 +66,7 @@ class Outside:
     assets: Mapping[str, AssetFacts]
     volumes: Mapping[str, Decimal]
     account: AccountSnapshot | None
-    session_open: Mapping[str, bool]
+    sessions: SessionGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +296,7 @@ def _facts(
         broker_qty=book.broker_qty(symbol),
         ledger_qty=book.ledger_qty(symbol),
         last_fill_at=found.last_fill_at.get(symbol),
-        session_open=outside.session_open.get(symbol),
+        session_open=outside.sessions.open_for(row),
         open_discrepancies=found.open_discrepancies,
         by_person=row.strategy == OPERATOR,
     )

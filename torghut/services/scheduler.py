@@ -25,17 +25,19 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from sqlalchemy import Connection
 
+from torghut import telemetry
 from torghut.clock import Clock
 from torghut.config import StrategyConfig
 from torghut.domain.decisions import Decision, parse_decision
 from torghut.domain.errors import BrokerUnavailable, ConfigError, InvalidDecision
+from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.sessions import latest_session
 from torghut.domain.values import canonical_instant
 from torghut.ports import Bar, MarketData, Strategy, StrategyFacts
 from torghut.services.intake import store
 from torghut.storage import control, facts, folds
 from torghut.storage.database import Database
-from torghut.storage.rows import Intake
+from torghut.storage.rows import Intake, IntakeResult
 
 MISSED_AFTER_S = 60
 MISSED_TICKS_MAX = 10_000
@@ -57,15 +59,7 @@ class Scheduled:
     @classmethod
     def create(cls, name: str, config: StrategyConfig, strategy: Strategy) -> Scheduled:
         """Raises ConfigError if the schedule is not five cron fields."""
-        try:
-            trigger = CronTrigger.from_crontab(config.schedule, timezone=_NEW_YORK)
-        except ValueError as error:
-            raise ConfigError(
-                f"[strategies.{name}] schedule",
-                f"is not a cron schedule: {error}",
-                'write five fields in New York time, such as "5 16 * * mon-fri"',
-            ) from None
-        return cls(name, config, strategy, trigger)
+        return cls(name, config, strategy, _trigger(name, config))
 
     def due(self, after: datetime, now: datetime) -> list[datetime]:
         """Fire times in (after, now], oldest first, at most the newest MISSED_TICKS_MAX."""
@@ -77,6 +71,23 @@ class Scheduled:
             times.append(fire)
             previous = fire
         return times[-MISSED_TICKS_MAX:]
+
+
+def next_tick(name: str, config: StrategyConfig, now: datetime) -> datetime | None:
+    """When a strategy runs next, None if never. Raises ConfigError as `Scheduled.create`."""
+    fire: datetime | None = _trigger(name, config).get_next_fire_time(None, now)
+    return fire
+
+
+def _trigger(name: str, config: StrategyConfig) -> CronTrigger:
+    try:
+        return CronTrigger.from_crontab(config.schedule, timezone=_NEW_YORK)
+    except ValueError as error:
+        raise ConfigError(
+            f"[strategies.{name}] schedule",
+            f"is not a cron schedule: {error}",
+            'write five fields in New York time, such as "5 16 * * mon-fri"',
+        ) from None
 
 
 class Scheduler:
@@ -107,6 +118,7 @@ class Scheduler:
     def start(self, wake_loop: Callable[[], None]) -> None:
         """Let APScheduler wake the loop at every fire time; polling finds what it misses."""
         for item in self._scheduled:
+            telemetry.TICK_LATENESS.labels(item.name)
             self._timer.add_job(
                 wake_loop, item.trigger, id=item.name, coalesce=True, misfire_grace_time=None
             )
@@ -154,6 +166,8 @@ class Scheduler:
             if not claimed:
                 return None
             answers = store(tx, decisions, source=f"strategy:{item.name}", clock=self._clock)
+        created = sum(answer.result is IntakeResult.CREATED for answer in answers)
+        telemetry.DECISION_STEPS.labels(DecisionStatus.PLANNED.value, "").inc(created)
         if answers:
             self._wake()
         return answers
@@ -176,6 +190,8 @@ class Scheduler:
             self._record_skipped(item, newest, counts)
         elif self.run_tick(item, newest) is not None:
             counts["ticks"] += 1
+            late_s = (self._clock() - newest).total_seconds()
+            telemetry.TICK_LATENESS.labels(item.name).observe(late_s)
 
     def _record_skipped(
         self, item: Scheduled, scheduled_for: datetime, counts: dict[str, int]

@@ -82,6 +82,7 @@ class Supervisor:
         self._loops: list[Loop] = []
         self._executor: Executor | None = None
         self._live: LiveUpdates | None = None
+        telemetry.LEASE_HELD.labels(account).set_function(lambda: float(self.lease is not None))
 
     def start(
         self,
@@ -169,6 +170,7 @@ class Supervisor:
             try:
                 with self._database.transaction() as tx:
                     leases.release(tx, lease)
+                telemetry.LEASE_CHANGES.labels("released").inc()
             except DatabaseUnavailable as error:
                 log.warning("lease not handed over; it runs out by itself", error=str(error))
         self.stopped.set()
@@ -191,13 +193,17 @@ class Supervisor:
             self._lease = renewed
             # our term began at the latest when we asked; a fifth is left for what is under way
             self._valid_until = asked_at + self._ttl_s * 0.8 if renewed else 0.0
-        telemetry.LEASE_HELD.labels(self._account).set(1 if renewed else 0)
+        if renewed is None:
+            telemetry.forget_account(self._account)
         if lease is None and renewed is not None:
+            telemetry.LEASE_CHANGES.labels("acquired").inc()
+            telemetry.LEASE_SINCE.labels(self._account).set(now.timestamp())
             self.owned.set()
             log.info("account owned", account=self._account, fencing_token=renewed.fencing_token)
             for loop in self._loops:
                 loop.wake()
         elif lease is not None and renewed is None:
+            telemetry.LEASE_CHANGES.labels("lost").inc()
             self.owned.clear()
             log.warning("lease lost", account=self._account)
         return {}

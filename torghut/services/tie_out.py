@@ -13,7 +13,10 @@ tie-out step ─▶ differences? ─▶ read entries, look again ─▶ a second
    books, or known to be missing there; what the books know beyond it, they learned `LAG_S` before
    it or later. How that is compared: torghut.domain.tie_out.
 2. The first comparison books the opening: what the broker has beyond the fills that it lists, as
-   positions at its entry prices, and as cash. It waits for an answer without fills about its time.
+   positions at its entry prices, and as cash. It waits for an answer without fills about its time;
+   while an order of ours may be filled, for two that are `LAG_S` apart and need the same opening: a
+   fill that the positions know before the lists do would be booked twice, there and as a fill. The
+   metric `torghut_tie_out_begun` is 0 until then.
 3. A discrepancy ends by itself when the amounts are equal again, or when a person accepts the
    broker's amount, which books an entry.
 4. The account is held back once, when a difference passes the tolerance: who resumes it all the
@@ -51,6 +54,7 @@ from torghut.domain.tie_out import (
 )
 from torghut.domain.values import canonical_amount
 from torghut.services import trips
+from torghut.services.broker_lists import OVERLAP_S
 from torghut.services.entry_ledger import ACTOR, EntryLedger, record_entry
 from torghut.services.questions import Questions
 from torghut.storage import account_entries, control, discrepancies, facts, tie_out
@@ -110,6 +114,7 @@ class TieOut:
         self._clock = clock
         self._entries = EntryLedger(account, database, questions, clock)
         self._answer: AccountSnapshot | None = None
+        self._opening: tuple[datetime, Mapping[Key, Decimal]] | None = None
 
     def begin(self) -> None:
         """Take the newest answer, before the pass reads orders and fills."""
@@ -124,9 +129,15 @@ class TieOut:
         with self._database.transaction() as tx:
             ready = account_entries.opened(tx, self._account)
             seen = self._compare(tx, answer)
+            listed_by = self._clock() - timedelta(seconds=OVERLAP_S)
+            trading = not ready and tie_out.trading(tx, self._account, since=listed_by)
+        telemetry.TIED_OUT.labels(self._account).set(ready)
         if not ready:
-            settled = all(one.booked.settled for one in seen.values())
-            return self._open(lease, answer) if settled else {}
+            moving = sorted(subject for (_, subject), one in seen.items() if not one.booked.settled)
+            if moving:
+                log.warning("nothing is compared yet: fills go on without a pause", moving=moving)
+                return {}
+            return {} if trading and not self._lasts(answer, seen) else self._open(lease, answer)
         unclear = any(one.unexplained for one in seen.values())
         entries = self._entries.run(lease) if unclear else 0
         return {"entries": entries, **self._judge(lease, answer)}
@@ -146,6 +157,14 @@ class TieOut:
         return found
 
     # ------------------------------------------------------------------ opening
+
+    def _lasts(self, answer: AccountSnapshot, seen: Mapping[Key, _Seen]) -> bool:
+        """Whether an answer of LAG_S before needed the same opening."""
+        amounts = {key: one.broker - one.booked.now for key, one in seen.items()}
+        amounts = {key: amount for key, amount in amounts.items() if amount}
+        if self._opening is None or self._opening[1] != amounts:
+            self._opening = (answer.observed_at, amounts)
+        return answer.observed_at - self._opening[0] >= timedelta(seconds=LAG_S)
 
     def _open(self, lease: Lease, answer: AccountSnapshot) -> dict[str, int]:
         """Book what stood at the broker before the first comparison."""

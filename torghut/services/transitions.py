@@ -11,13 +11,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection
 
+from torghut import telemetry
 from torghut.domain.events import Event, EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.submission import Step
 from torghut.storage import control, decisions
+from torghut.storage.database import after_commit
 from torghut.storage.decisions import Advance
 from torghut.storage.rows import DecisionRow, Lease
 
@@ -36,7 +39,8 @@ _KINDS = {
 class Taking:
     """One step to take, on evidence about one attempt.
 
-    `missed` counts a definite "no such order", `asked` any lookup.
+    `missed` counts a definite "no such order", `asked` any lookup. `since` is when the decision
+    came to the status that it leaves, where the row was read in an earlier one.
     """
 
     row: DecisionRow
@@ -45,6 +49,7 @@ class Taking:
     attempt_no: int
     asked: bool = False
     missed: bool = False
+    since: datetime | None = None
 
 
 def take(
@@ -72,6 +77,7 @@ def take(
             asked=int(taking.asked),
             missed=int(taking.missed),
             attempt_no=taking.attempt_no,
+            since=taking.since or taking.row.stage_began,
         )
         for taking in takings
     ]
@@ -82,7 +88,19 @@ def take(
         if taking.row.decision_id in moved and advance.before is not advance.after
     ]
     control.add_events(tx, events, now=now)
+    placed = [
+        taking.row
+        for taking in takings
+        if taking.row.decision_id in moved and taking.step.status is DecisionStatus.SUBMITTED
+    ]
+    after_commit(tx, partial(_time, placed, now))
     return moved
+
+
+def _time(placed: Sequence[DecisionRow], now: datetime) -> None:
+    for row in placed:
+        took_s = (now - row.sendable_from).total_seconds()
+        telemetry.ORDER_SECONDS.labels(row.account).observe(max(took_s, 0.0))
 
 
 def _event(taking: Taking, actor: str) -> Event:

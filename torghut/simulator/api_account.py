@@ -125,7 +125,8 @@ class AccountApi:
                 continue
             if not self._broker.visibility.shows(fills[index].id):
                 continue
-            rows.append(activity_json(fills[index]))
+            order = self._broker.book.by_id[fills[index].order_id]
+            rows.append(activity_json(fills[index], order))
             if len(rows) == page_size and not request.query.get("date"):
                 break
         return reply_json(rows)

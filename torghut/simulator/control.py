@@ -288,7 +288,7 @@ def _add_orders(app: FastAPI, parts: Parts) -> None:
         order = parts.broker.any_order(reference)
         wanted = body or FillBody()
         made = parts.broker.force_fill(order, wanted.qty, wanted.price, wanted.late)
-        return {"order": order_json(order), "activity": activity_json(made)}
+        return {"order": order_json(order), "activity": activity_json(made, order)}
 
     async def end(reference: str, status: str) -> dict[str, Any]:
         order = parts.broker.any_order(reference)

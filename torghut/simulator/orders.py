@@ -270,8 +270,8 @@ def order_json(order: Order, legs: Sequence[Order] = ()) -> dict[str, Any]:
     }
 
 
-def activity_json(fill: Fill) -> dict[str, Any]:
-    """The FILL row of `/v2/account/activities`."""
+def activity_json(fill: Fill, order: Order) -> dict[str, Any]:
+    """The FILL row of `/v2/account/activities`; a short sale has a side of its own there."""
     return {
         "id": fill.id,
         "activity_type": "FILL",
@@ -279,7 +279,7 @@ def activity_json(fill: Fill) -> dict[str, Any]:
         "type": "fill" if fill.leaves_qty == 0 else "partial_fill",
         "price": text(fill.price),
         "qty": text(fill.qty),
-        "side": fill.side,
+        "side": "sell_short" if order.position_intent == "sell_to_open" else fill.side,
         "symbol": fill.symbol,
         "leaves_qty": text(fill.leaves_qty),
         "order_id": fill.order_id,

@@ -47,7 +47,10 @@ STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 5_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 5_000  # a frozen owner must not hold its lease row for long
 POOL_TIMEOUT_S = 10
+POOL_OVERFLOW = 4
 CONFLICT_TRIES = 5
+
+_AFTER_COMMIT = "torghut.after_commit"
 
 T = TypeVar("T")
 
@@ -76,12 +79,13 @@ class Database:
     ) -> None:
         self.url = database_url(url)
         self.pooled = pooled
+        self.connections_max = pool_size + POOL_OVERFLOW
         self._local = threading.local()
         self.parameters = {**connect_parameters(self.url), "application_name": application}
         self._engine = create_engine(
             self.url,
             pool_size=pool_size,
-            max_overflow=4,
+            max_overflow=POOL_OVERFLOW,
             pool_timeout=POOL_TIMEOUT_S,
             pool_pre_ping=True,
             isolation_level="READ COMMITTED",
@@ -126,6 +130,7 @@ class Database:
                 DatabaseFault.UNREACHABLE, DatabaseUnavailable(unreachable(self.url, error))
             ) from error
         with connection:
+            connection.info.pop(_AFTER_COMMIT, None)
             try:
                 yield connection
             except DBAPIError as error:
@@ -133,7 +138,15 @@ class Database:
                 if fault is None:
                     raise
                 raise self._unavailable(fault, error) from error
+            waiting = connection.info.pop(_AFTER_COMMIT, ())
             self._commit(connection)
+            for call in waiting:
+                call()
+
+    @property
+    def connections_in_use(self) -> int:
+        """Connections of the pool that are taken at the moment."""
+        return int(self._engine.pool.checkedout())  # type: ignore[attr-defined]
 
     def retried(self, work: Callable[[Connection], T]) -> T:
         """`work` in a transaction of its own, again at once when it met a deadlock."""
@@ -171,6 +184,12 @@ class Database:
     def close(self) -> None:
         """Close all connections; the pool must not be used afterwards."""
         self._engine.dispose()
+
+
+def after_commit(tx: Connection, call: Callable[[], object]) -> None:
+    """Call when `tx`, a Database's transaction, has committed, and never if it has not: what is
+    counted is what is durable. A savepoint that is given up takes nothing back."""
+    tx.info.setdefault(_AFTER_COMMIT, []).append(call)
 
 
 def _session_settings() -> tuple[tuple[str, object], ...]:

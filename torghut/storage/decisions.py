@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from functools import partial
 
 from sqlalchemy import Connection, Row, text
 
+from torghut import telemetry
 from torghut.domain.lifecycle import TERMINAL, DecisionStatus, Reason
 from torghut.domain.orders import order_from_payload
+from torghut.storage.database import after_commit
 from torghut.storage.rows import DecisionRow, Intake, IntakeResult
 
 _COLUMNS = """d.decision_id, d.decision_hash, d.account, d.strategy, d.symbol, d.side, d.payload,
-  d.event_ts, d.expires_at, d.created_at, d.status, d.attempts, d.fencing_token,
+  d.event_ts, d.expires_at, d.created_at, d.status, d.due_at, d.updated_at, d.attempts,
+  d.fencing_token,
   d.in_doubt_since, d.lookups, d.lookup_misses"""
 
 _CLAIM = text(f"""
@@ -69,7 +74,8 @@ class Advance:
     a lookup of an in_doubt decision that stays in_doubt.
 
     `attempt_no` is the attempt that the evidence is about: what came of it says nothing about a
-    later attempt, so a decision that has moved on to one is left alone.
+    later attempt, so a decision that has moved on to one is left alone. `since` is when it came to
+    `before`, where that is known: for the metrics.
     """
 
     decision_id: int
@@ -81,6 +87,7 @@ class Advance:
     asked: int = 0
     missed: int = 0
     attempt_no: int | None = None
+    since: datetime | None = None
 
 
 def claim(
@@ -155,7 +162,19 @@ def advance(tx: Connection, steps: Sequence[Advance], *, token: int, now: dateti
             "now": now,
         },
     )
-    return set(rows.scalars())
+    moved = set(rows.scalars())
+    after_commit(tx, partial(_count, steps, moved, now))
+    return moved
+
+
+def _count(steps: Sequence[Advance], moved: set[int], now: datetime) -> None:
+    for step in steps:
+        if step.decision_id not in moved or step.before is step.after:
+            continue
+        telemetry.DECISION_STEPS.labels(step.after.value, step.reason or "").inc()
+        if step.since is not None:
+            stood_s = (now - step.since).total_seconds()
+            telemetry.STAGE_SECONDS.labels(step.before.value).observe(max(stood_s, 0.0))
 
 
 def orphans(
@@ -243,7 +262,7 @@ def close_finished(tx: Connection, account: str, *, now: datetime, limit: int) -
         text("""
         UPDATE trade_decisions d SET status = 'closed', status_reason = :reason,
           status_detail = e.status, updated_at = :now, finalized_at = :now
-        FROM (SELECT d.decision_id, last.status FROM trade_decisions d
+        FROM (SELECT d.decision_id, d.updated_at AS since, last.status FROM trade_decisions d
               CROSS JOIN LATERAL (SELECT e.status FROM executions e
                 WHERE e.decision_id = d.decision_id AND e.account = d.account
                 ORDER BY e.status = 'replaced', e.execution_id DESC LIMIT 1) last
@@ -259,23 +278,33 @@ def close_finished(tx: Connection, account: str, *, now: datetime, limit: int) -
                     AND a.status IN ('sending', 'in_doubt'))
               ORDER BY d.decision_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED) e
         WHERE d.decision_id = e.decision_id AND d.status = 'submitted'
-        RETURNING d.decision_hash"""),
+        RETURNING d.decision_hash, e.since"""),
         {
             "account": account,
             "now": now,
             "limit": limit,
             "reason": Reason.ORDER_TERMINAL.value,
         },
-    )
-    return list(rows.scalars())
+    ).all()
+    after_commit(tx, partial(_count_closed, [row.since for row in rows], now))
+    return [row.decision_hash for row in rows]
+
+
+def _count_closed(since: Sequence[datetime], now: datetime) -> None:
+    closed, reason = DecisionStatus.CLOSED.value, Reason.ORDER_TERMINAL.value
+    telemetry.DECISION_STEPS.labels(closed, reason).inc(len(since))
+    for begun in since:
+        stood_s = (now - begun).total_seconds()
+        telemetry.STAGE_SECONDS.labels(DecisionStatus.SUBMITTED.value).observe(max(stood_s, 0.0))
 
 
 def of_intent(
     tx: Connection, account: str, strategy: str, intent: str
-) -> tuple[Intake, str] | None:
-    """The newest decision of a strategy with this intent, answered as replayed, and its symbol."""
+) -> tuple[Intake, str, Decimal | None] | None:
+    """The newest decision of a strategy with this intent, answered as replayed, its symbol and
+    quantity."""
     row = tx.execute(
-        text("""SELECT decision_hash, status, symbol FROM trade_decisions
+        text("""SELECT decision_hash, status, symbol, qty FROM trade_decisions
         WHERE strategy = :strategy AND account = :account AND intent = :intent
         ORDER BY decision_id DESC LIMIT 1"""),
         {"account": account, "strategy": strategy, "intent": intent},
@@ -283,7 +312,7 @@ def of_intent(
     if row is None:
         return None
     status = DecisionStatus(row.status)
-    return Intake(row.decision_hash, IntakeResult.REPLAYED, status), row.symbol
+    return Intake(row.decision_hash, IntakeResult.REPLAYED, status), row.symbol, row.qty
 
 
 def names(tx: Connection, decision_ids: Iterable[int | None]) -> dict[int | None, tuple[str, str]]:
@@ -319,6 +348,8 @@ def decision_row(row: Row[tuple[object, ...]]) -> DecisionRow:
         expires_at=row.expires_at,
         created_at=row.created_at,
         status=DecisionStatus(row.status),
+        due_at=row.due_at,
+        updated_at=row.updated_at,
         attempts=row.attempts,
         fencing_token=row.fencing_token,
         in_doubt_since=row.in_doubt_since,

@@ -15,9 +15,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from torghut import telemetry
 from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.events import Event, EventKind
 from torghut.storage import control
+from torghut.storage.database import after_commit
 
 SEEN_EVERY = timedelta(minutes=1)
 LEFT_OUT_MAX = 5
@@ -67,7 +69,19 @@ def open_(
     payload = {"kind": kind.value, "subject": subject, **evidence}
     event = Event(EventKind.DISCREPANCY_OPENED, actor, account=account, payload=payload)
     control.add_events(tx, [event], now=now)
+    after_commit(tx, telemetry.DISCREPANCIES_OPENED.labels(kind.value).inc)
     return True
+
+
+def open_by_kind(tx: Connection, account: str) -> dict[DiscrepancyKind, int]:
+    """How many stand open, of every kind."""
+    rows = tx.execute(
+        text("""SELECT kind, count(*) AS n FROM discrepancies
+        WHERE account = :account AND resolved_at IS NULL GROUP BY kind"""),
+        {"account": account},
+    )
+    counted = {DiscrepancyKind(row.kind): int(row.n) for row in rows}
+    return {kind: counted.get(kind, 0) for kind in DiscrepancyKind}
 
 
 def seen(tx: Connection, account: str, kind: DiscrepancyKind, subject: str) -> bool:
@@ -169,25 +183,28 @@ def end_late_orders(
     return _report(tx, rows, resolution, actor=actor, now=now)
 
 
-def left_out(tx: Connection, account: str, what: str, *, before: datetime) -> list[str]:
-    """Subjects that our books lack since `before`, because they could not be read or booked;
-    longest open first, LEFT_OUT_MAX at the most. `what`: "order", "fill" or "entry".
+def left_out(
+    tx: Connection, account: str, what: str, *, before: datetime, after: int
+) -> dict[str, int]:
+    """What our books lack since `before`, because it could not be read or booked: subject →
+    discrepancy_id, in turn: those beyond `after`, then from the first, LEFT_OUT_MAX at the most.
+    `what`: "order", "fill" or "entry".
     """
-    return list(
-        tx.execute(
-            text("""SELECT subject FROM discrepancies
-            WHERE account = :account AND resolved_at IS NULL AND opened_at <= :before
-              AND kind = ANY(CAST(:kinds AS text[])) AND evidence ->> 'what' = :what
-            ORDER BY discrepancy_id LIMIT :limit"""),
-            {
-                "account": account,
-                "kinds": [kind.value for kind in LEFT_OUT],
-                "what": what,
-                "before": before,
-                "limit": LEFT_OUT_MAX,
-            },
-        ).scalars()
+    rows = tx.execute(
+        text("""SELECT subject, discrepancy_id FROM discrepancies
+        WHERE account = :account AND resolved_at IS NULL AND opened_at <= :before
+          AND kind = ANY(CAST(:kinds AS text[])) AND evidence ->> 'what' = :what
+        ORDER BY discrepancy_id <= :after, discrepancy_id LIMIT :limit"""),
+        {
+            "account": account,
+            "kinds": [kind.value for kind in LEFT_OUT],
+            "what": what,
+            "before": before,
+            "after": after,
+            "limit": LEFT_OUT_MAX,
+        },
     )
+    return {row.subject: row.discrepancy_id for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

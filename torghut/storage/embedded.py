@@ -156,7 +156,11 @@ def _start(
         binaries = binaries_for(cluster.account, bin_dir)
         _ensure_reaper(cluster)
         running = _ensure_running(cluster, binaries, patience, durable)
-        _ensure_database(cluster, running, database, patience)
+        if not _ensure_database(cluster, running, database, patience):
+            # what was found running was dying: killed a moment ago, perhaps
+            running = _ensure_running(cluster, binaries, patience, durable)
+            if not _ensure_database(cluster, running, database, patience):
+                raise explain_failure(cluster)
     except BaseException:
         if joined:
             with suppress(EmbeddedError):  # the first error is the one to tell
@@ -323,7 +327,8 @@ def _url(cluster: Cluster, running: PostmasterFile, database: str) -> str:
 
 def _ensure_database(
     cluster: Cluster, running: PostmasterFile, database: str, patience: Patience
-) -> None:
+) -> bool:
+    """False if the server has ended meanwhile."""
     import psycopg
     from psycopg import sql
 
@@ -337,12 +342,12 @@ def _ensure_database(
                 if known is None:
                     name = sql.Identifier(database)
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-            return
+            return True
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-            return  # somebody else created it at the same moment
+            return True  # somebody else created it at the same moment
         except psycopg.OperationalError as error:
             if embedded_process.postmaster(cluster.data_dir) is None:
-                raise explain_failure(cluster) from error
+                return False
             if error.sqlstate is None or error.sqlstate.startswith("57P"):
                 patience.pause("the server to accept connections")
                 continue

@@ -149,13 +149,21 @@ class Binaries:
         return self.folder / (f"{name}.exe" if sys.platform == "win32" else name)
 
 
-def bundled() -> Binaries:
-    """The programs shipped in the wheel, where they are installed. Raises EmbeddedError."""
+def installed() -> Path | None:
+    """The folder of the wheel's programs; None where it was left out, as in a container."""
     found = importlib.util.find_spec(_WHEEL)
     for place in (found.submodule_search_locations or []) if found else []:
         folder = Path(place).resolve() / _TREE / "bin"
         if folder.is_dir():
-            return _described(folder)
+            return folder
+    return None
+
+
+def bundled() -> Binaries:
+    """The programs shipped in the wheel, where they are installed. Raises EmbeddedError."""
+    folder = installed()
+    if folder is not None:
+        return _described(folder)
     raise EmbeddedError(
         "the PostgreSQL programs are not installed",
         where=sys.prefix,

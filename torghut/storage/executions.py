@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import Connection, Row, text
 
@@ -279,13 +280,42 @@ def unfinished(tx: Connection, account: str, *, after: int, limit: int) -> list[
     return [execution_row(row) for row in rows]
 
 
-def oldest_unledgered(tx: Connection, account: str) -> datetime | None:
-    """When the oldest order was created whose fills are not all booked; None if there is none."""
+def oldest_unledgered(
+    tx: Connection, account: str, *, moved_since: datetime | None = None
+) -> datetime | None:
+    """When the oldest order was created whose fills are not all booked; None if there is none.
+
+    With `moved_since` only of those of which we heard something new since then.
+    """
     return tx.execute(
         text("""SELECT min(broker_created_at) FROM executions
-        WHERE account = :account AND cum_qty > ledger_qty"""),
-        {"account": account},
+        WHERE account = :account AND cum_qty > ledger_qty
+          AND updated_at >= coalesce(:since, '-infinity'::timestamptz)"""),
+        {"account": account, "since": moved_since},
     ).scalar_one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class Unledgered:
+    """An order that says more is filled than fills of it are booked."""
+
+    broker_order_id: str
+    client_order_id: str
+    symbol: str
+    cum_qty: Decimal
+    ledger_qty: Decimal
+
+
+def unledgered(tx: Connection, account: str, *, before: datetime, limit: int) -> list[Unledgered]:
+    """Orders whose fills are not all booked, and of which we heard nothing new since `before`."""
+    rows = tx.execute(
+        text("""SELECT broker_order_id, client_order_id, symbol, cum_qty, ledger_qty
+        FROM executions
+        WHERE account = :account AND cum_qty > ledger_qty AND updated_at < :before
+        ORDER BY execution_id LIMIT :limit"""),
+        {"account": account, "before": before, "limit": limit},
+    )
+    return [Unledgered(**row._mapping) for row in rows]
 
 
 def execution_row(row: Row[tuple[object, ...]]) -> ExecutionRow:

@@ -25,7 +25,7 @@ _COLUMNS = """a.action_id, a.account, a.operation, a.decision_id, d.decision_has
   a.looks, a.misses, a.fencing_token, a.in_doubt_since, a.outcome, a.created_at"""
 _FROM = "order_actions a LEFT JOIN trade_decisions d USING (decision_id)"
 _STANDING = """execution_id, decision_id, broker_order_id, client_order_id, symbol, side, status,
-  terminal, qty, limit_price, stop_price, cum_qty, leaves_qty, replaced_by"""
+  terminal, time_in_force, qty, limit_price, stop_price, cum_qty, leaves_qty, replaced_by"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,7 @@ class Standing:
     side: str
     status: str
     terminal: bool
+    time_in_force: str
     qty: Decimal | None
     limit_price: Decimal | None
     stop_price: Decimal | None

@@ -3,7 +3,7 @@
 ```
 decisions · executions · fills · actions     lists: newest first, filtered, one page at a time
 decision · story                             one decision by its hash or a unique prefix of it
-summary · trading_states · discrepancies     how things stand
+summary · standing · trading_states · discrepancies     how things stand
 ```
 
 Answers are plain JSON data: amounts as canonical text, instants as RFC 3339 UTC text with
@@ -33,6 +33,7 @@ from torghut.storage import control, leases
 LIMIT_MAX = 10_000
 STORY_ROWS_MAX = 1_000
 PREFIX_MIN = 8
+OPEN = "open"
 
 _HASH_PREFIX = re.compile(rf"[0-9a-f]{{{PREFIX_MIN},64}}")
 
@@ -42,14 +43,16 @@ _DECISION = """d.decision_id AS id, d.decision_hash, d.account, d.strategy, d.sy
   d.correlation_id"""
 _DECISION_WHOLE = f"""{_DECISION}, d.payload, d.hash_version, d.payload_digest, d.source, d.due_at,
   d.in_doubt_since, d.lookups, d.lookup_misses, d.finalized_at, d.fencing_token"""
-_EXECUTION = """e.execution_id AS id, e.client_order_id, e.broker_order_id, e.origin, e.account,
-  d.strategy, e.symbol, e.side, e.order_type AS type, e.time_in_force, e.qty, e.notional,
-  e.limit_price, e.stop_price, e.status, e.terminal, e.cum_qty, e.leaves_qty, e.avg_px,
-  e.ledger_qty, e.replaces, e.replaced_by, e.broker_created_at, e.broker_updated_at,
+_EXECUTION = """e.execution_id AS id, d.decision_hash, e.client_order_id, e.broker_order_id,
+  e.origin, e.account, d.strategy, e.symbol, e.side, e.order_type AS type, e.time_in_force,
+  e.qty, e.notional, e.limit_price, e.stop_price, e.status, e.terminal, e.cum_qty, e.leaves_qty,
+  e.avg_px, e.ledger_qty, e.replaces, e.replaced_by, e.broker_created_at, e.broker_updated_at,
   e.created_at, e.updated_at"""
-_FILL = """f.fill_id AS id, f.activity_id, e.client_order_id, e.broker_order_id, f.account,
-  f.strategy, f.symbol, f.side, f.last_qty, f.last_px, f.cum_qty, f.leaves_qty, f.transact_time,
-  f.recorded_at"""
+_FILL = """f.fill_id AS id, d.decision_hash, f.activity_id, e.client_order_id, e.broker_order_id,
+  f.account, f.strategy, f.symbol, f.side, f.last_qty, f.last_px, f.cum_qty, f.leaves_qty,
+  f.transact_time, f.recorded_at"""
+_FILLS = """FROM fills f JOIN executions e USING (execution_id)
+  LEFT JOIN trade_decisions d ON d.decision_id = e.decision_id"""
 _DISCREPANCY = """discrepancy_id AS id, account, kind, subject, evidence, opened_at, seen_at,
   resolved_at, resolution"""
 
@@ -62,7 +65,7 @@ class HashNotUsable(TorghutError):
 class Filters:
     """Which rows of a list: None asks for all. `since` is inclusive: created_at of decisions and
     executions, transact_time of fills, updated_at of positions. `limit` rows at most (LIMIT_MAX is
-    the ceiling); `before` is a cursor: only rows with a smaller id."""
+    the ceiling); `before` is a cursor: only rows with a smaller id. `origin` is of executions."""
 
     status: str | None = None
     symbol: str | None = None
@@ -71,6 +74,7 @@ class Filters:
     since: datetime | None = None
     limit: int = 50
     before: int | None = None
+    origin: str | None = None
 
 
 def begin(tx: Connection) -> None:
@@ -95,13 +99,15 @@ def decisions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
 
 
 def executions(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
-    """Broker orders, newest first; strategy is null for orders that are not ours."""
+    """Broker orders, newest first; strategy is null for orders that are not ours. The status
+    `open` is that of all that may still be filled."""
     where = {
-        "status": "e.status = :status",
+        "status": "NOT e.terminal" if filters.status == OPEN else "e.status = :status",
         "symbol": "e.symbol = :symbol",
         "strategy": "d.strategy = :strategy",
         "account": "e.account = :account",
         "since": "e.created_at >= :since",
+        "origin": "e.origin = :origin",
         "before": "e.execution_id < :before",
     }
     source = (
@@ -120,7 +126,7 @@ def fills(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
         "since": "f.transact_time >= :since",
         "before": "f.fill_id < :before",
     }
-    source = f"SELECT {_FILL} FROM fills f JOIN executions e USING (execution_id)"
+    source = f"SELECT {_FILL} {_FILLS}"
     return page(tx, source, where, "f.fill_id", filters)
 
 
@@ -241,7 +247,7 @@ FROM execution_events v JOIN executions e USING (execution_id)
 WHERE e.decision_id = :id ORDER BY v.execution_event_id"""
 
 _STORY_FILLS = f"""
-SELECT {_FILL} FROM fills f JOIN executions e USING (execution_id)
+SELECT {_FILL} {_FILLS}
 WHERE e.decision_id = :id ORDER BY f.transact_time, f.fill_id"""
 
 _STORY_EVENTS = """
@@ -274,6 +280,12 @@ def summary(tx: Connection, account: str, *, now: datetime | None = None) -> dic
         {"account": account},
     )
     by_status = {row.status: row.decisions for row in counted}
+    decisions = {s.value: by_status.get(s.value, 0) for s in DecisionStatus}
+    return {"account": account, "decisions": decisions, **standing(tx, account, now=now)}
+
+
+def standing(tx: Connection, account: str, *, now: datetime | None = None) -> dict[str, Any]:
+    """A summary without the count of all decisions: quick however many there are."""
     doubt = tx.execute(
         text("""SELECT count(*) AS decisions,
           extract(epoch FROM coalesce(CAST(:now AS timestamptz), clock_timestamp())
@@ -291,8 +303,6 @@ def summary(tx: Connection, account: str, *, now: datetime | None = None) -> dic
     state, reason = control.trading_state(tx, account)
     lease = leases.current(tx, account)
     return {
-        "account": account,
-        "decisions": {s.value: by_status.get(s.value, 0) for s in DecisionStatus},
         "open_orders": counts.orders,
         "in_doubt": {
             "decisions": doubt.decisions,

@@ -44,11 +44,27 @@ class DecisionRow:
     expires_at: datetime
     created_at: datetime
     status: DecisionStatus
+    due_at: datetime
+    updated_at: datetime
     attempts: int
     fencing_token: int
     in_doubt_since: datetime | None
     lookups: int
     lookup_misses: int
+
+    @property
+    def stage_began(self) -> datetime:
+        """When it came to its status; for a decision that was approved and then held back for
+        the market's hours, since when it is held."""
+        if self.status is DecisionStatus.PLANNED:
+            return self.created_at
+        return self.in_doubt_since or self.updated_at
+
+    @property
+    def sendable_from(self) -> datetime:
+        """From when its order could have been at the broker: a decision that was put off, as for
+        the market's hours, is due later than it came."""
+        return self.created_at if self.attempts else max(self.created_at, self.due_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

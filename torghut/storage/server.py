@@ -45,7 +45,8 @@ def missing_privileges(tx: Connection) -> Sequence[str]:
         CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS p (privilege)
         WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
           AND (p.privilege <> 'UPDATE'
-            OR c.relname IN ('account_leases', 'executions', 'trade_decisions', 'trading_states'))
+            OR c.relname IN ('account_leases', 'executions', 'idempotency_keys',
+              'trade_decisions', 'trading_states'))
           AND (p.privilege = 'SELECT' OR c.relname <> 'alembic_version')
           AND NOT has_table_privilege(c.oid, p.privilege)
         ORDER BY 1 LIMIT 200""")

@@ -65,6 +65,23 @@ class _Recent:
     entries: list[Decimal] = field(default_factory=list)
 
 
+# an order of ours stands at the broker, may do so, or may come to light late
+_TRADING = text("""
+SELECT EXISTS (SELECT 1 FROM executions WHERE account = :account AND NOT terminal)
+  OR EXISTS (SELECT 1 FROM trade_decisions WHERE account = :account
+     AND status IN ('submitting', 'in_doubt', 'submitted'))
+  OR EXISTS (SELECT 1 FROM trade_decisions WHERE account = :account
+     AND status IN ('rejected', 'expired') AND attempts > 0 AND updated_at > :since)
+""")
+
+
+def trading(tx: Connection, account: str, *, since: datetime) -> bool:
+    """True if the broker may fill an order of ours: one that lives, or one of a decision that ended
+    without it after `since`."""
+    found: bool = tx.execute(_TRADING, {"account": account, "since": since}).scalar_one()
+    return found
+
+
 def books(tx: Connection, account: str, *, since: datetime, now: datetime) -> dict[str, Booked]:
     """Booked amounts by subject: a position's symbol, or CASH; positions that are flat and were
     not traded since `since` are left out."""

@@ -1,13 +1,14 @@
 """The HTTP interface as one ASGI application.
 
 ```
-request ─▶ gate ─▶ routes ─▶ workers ─▶ services · storage
-           id host  │
-           rate     ├─ decisions_api   POST /v1/decisions, /v1/decisions:batch
-           token    ├─ reads_api       GET  /v1/decisions|executions|fills|positions|actions|status…
-                    ├─ operator_api    POST /v1/halt, /v1/reduce, /v1/resume
-                    ├─ orders_api      POST …:cancel, …:replace, …:close, /v1/flatten
-                    └─ probes          GET  /healthz, /readyz, /metrics
+request ─▶ gate ─▶ keyed ─▶ routes ─▶ workers ─▶ services · storage
+           id host  answers  │
+           rate     again    ├─ decisions_api   POST /v1/decisions, /v1/decisions:batch
+           token             ├─ reads_api       GET  /v1/decisions|executions|fills|positions|…
+                             ├─ operator_api    POST /v1/halt, /v1/reduce, /v1/resume
+                             ├─ orders_api      POST …:cancel, …:replace, …:close, /v1/flatten
+                             ├─ probes          GET  /healthz, /readyz, /metrics
+                             └─ console         GET  /, /console/…; POST /console/…
 ```
 
 1. Whatever is not a success is problem details (torghut.web.problems), unknown routes included.
@@ -30,7 +31,17 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from torghut.domain.errors import TorghutError
-from torghut.web import decisions_api, documents, operator_api, orders_api, probes, reads_api
+from torghut.idempotency.asgi import IdempotencyMiddleware
+from torghut.web import (
+    decisions_api,
+    documents,
+    keyed,
+    operator_api,
+    orders_api,
+    probes,
+    reads_api,
+)
+from torghut.web.console import routes as console
 from torghut.web.gate import Gate, RateLimit, Tokens
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, answer
@@ -41,11 +52,15 @@ __all__ = ["WebParts", "create_app"]
 def create_app(parts: WebParts) -> FastAPI:
     """The application; one per server, as its threads end with the server's lifespan."""
     staff = Staff(parts.desk)
+    keys = keyed.key_store(parts.database)
+    pages, live = console.router(parts, staff)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        live.close()
         staff.close()
+        keys.close()
 
     app = FastAPI(
         title="Torghut",
@@ -64,6 +79,9 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(operator_api.router(parts, staff), prefix="/v1")
     app.include_router(orders_api.router(parts, staff), prefix="/v1")
     app.include_router(probes.router(parts, staff))
+    app.include_router(pages)
+    app.state.end_streams = live.close
+    app.add_middleware(IdempotencyMiddleware, **keyed.around(staff, keys))
     app.add_middleware(
         Gate,
         tokens=Tokens(parts.settings.tokens()),

@@ -147,6 +147,23 @@ _BODY_PROBLEMS = _problems(
 _READ_PROBLEMS = _problems(s422="A parameter is wrong", s503="The database does not answer")
 _LINES = {"application/x-ndjson": {"schema": {"type": "string"}}}
 
+
+def _key(description: str) -> Document:
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string", "maxLength": 255},
+    }
+
+
+_REPEATABLE = _key("The same request under the same key is answered with what it led to.")
+_KEY_PROBLEMS = _problems(
+    s400="The Idempotency-Key is malformed",
+    s409="A request with this Idempotency-Key is being carried out, or may have been",
+)
+
 POST_DECISION: Document = {
     "summary": "Submit one decision",
     "status_code": 201,
@@ -157,15 +174,7 @@ POST_DECISION: Document = {
         **_BODY_PROBLEMS,
     },
     "openapi_extra": {
-        "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "description": "Becomes the decision's `intent`.",
-                "schema": {"type": "string", "maxLength": 255},
-            }
-        ],
+        "parameters": [_key("Becomes the decision's `intent`.")],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _ref("Decision"), "example": EXAMPLE}},
@@ -196,8 +205,13 @@ STATES: Document = {
 }
 STATUS: Document = {"responses": {200: _answer("How the account stands"), **_READ_PROBLEMS}}
 TRADING_STATE: Document = {
-    "responses": {200: _answer("The scope's state, now and before"), **_BODY_PROBLEMS},
+    "responses": {
+        200: _answer("The scope's state, now and before"),
+        **_KEY_PROBLEMS,
+        **_BODY_PROBLEMS,
+    },
     "openapi_extra": {
+        "parameters": [_REPEATABLE],
         "requestBody": {
             "required": True,
             "content": {
@@ -221,17 +235,19 @@ TRADING_STATE: Document = {
                     "example": {"reason": "halt before the announcement"},
                 }
             },
-        }
+        },
     },
 }
 RESOLVE: Document = {
     "summary": "Close a discrepancy that was looked into",
     "responses": {
         200: _answer("The discrepancy and its resolution, which names who and why"),
+        **_KEY_PROBLEMS,
         **_problems(s404="No such discrepancy", s409="Closed already, or it would come back"),
         **_BODY_PROBLEMS,
     },
     "openapi_extra": {
+        "parameters": [_REPEATABLE],
         "requestBody": {
             "required": True,
             "content": {
@@ -245,7 +261,7 @@ RESOLVE: Document = {
                     "example": {"reason": "canceled at the broker"},
                 }
             },
-        }
+        },
     },
 }
 ORDER_REQUEST: Document = {
@@ -256,6 +272,7 @@ ORDER_REQUEST: Document = {
         **_BODY_PROBLEMS,
     },
     "openapi_extra": {
+        "parameters": [_REPEATABLE],
         "requestBody": {
             "required": True,
             "content": {
@@ -277,7 +294,7 @@ ORDER_REQUEST: Document = {
                     "example": {"reason": "the news changed"},
                 }
             },
-        }
+        },
     },
 }
 PROBE: Document = {"responses": {200: _answer("Yes"), 503: _answer("No, and why")}}

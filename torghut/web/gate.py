@@ -5,8 +5,9 @@ X-Request-ID ─▶ host ─▶ rate ─▶ token ─▶ routes ─▶ answer wi
                  403     429     401 403             500 for what nobody caught
 ```
 
-1. With tokens, all but the probes asks for `Authorization: Bearer`; every token is compared, in
-   constant time, over digests of equal length. 401: none was sent; 403: not one of them.
+1. With tokens, all but the probes and the console asks for `Authorization: Bearer`; every token is
+   compared, in constant time, over digests of equal length. 401: none was sent; 403: not one of
+   them. The console asks for its own session (torghut.web.console.sessions).
 2. Without tokens (loopback only, torghut.config) the Host must be a loopback name: a web page in a
    browser on this machine must not reach us under a name of its own (DNS rebinding).
 3. The rate limit is per peer address and far above honest use; it bounds what one client costs.
@@ -29,9 +30,11 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from torghut import telemetry
 from torghut.web.problems import Problem, problem_of
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+CONSOLE = "/console/"
 CLIENTS_MAX = 1_024
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -103,12 +106,14 @@ class Gate:
         request_id = _request_id(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
+        began = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                _count(scope, message["status"], time.monotonic() - began)
             await send(message)
 
         problem = self._refusal(scope, headers)
@@ -133,7 +138,10 @@ class Gate:
             return Problem(
                 429, "rate-limited", "too many requests a second", headers={"Retry-After": "1"}
             )
-        return self._tokens.check(headers.get("authorization")) if self._tokens else None
+        path = scope["path"]
+        if not self._tokens or path == "/" or path.startswith(CONSOLE):
+            return None
+        return self._tokens.check(headers.get("authorization"))
 
 
 def _request_id(given: str | None) -> str:
@@ -151,6 +159,15 @@ def _is_local(header: str | None, own: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _count(scope: Scope, status: int, took_s: float) -> None:
+    """Under the route's pattern, never its path: what nobody serves is one name."""
+    pattern = getattr(scope.get("route"), "path", None)
+    if pattern and scope["path"].startswith("/v1/"):
+        pattern = "/v1" + pattern.removeprefix("/v1")  # a router's routes do not know its prefix
+    route = f"{scope['method']} {pattern}" if pattern else "none"
+    telemetry.HTTP_SECONDS.labels(route, str(status)).observe(took_s)
 
 
 def _digest(token: bytes) -> bytes:

@@ -4,6 +4,11 @@ lets it go on, and closes discrepancies that were looked into.
 Body: `{"reason": "why", "account": "…"?, "strategy": "…"?}`; without either name the global state
 is changed, and a discrepancy takes the reason alone. The answer is the scope's state now and
 before, or the discrepancy. The change is on disk when the answer is sent.
+
+With an `Idempotency-Key` (torghut.web.keyed) the same again is answered with what it led to then,
+so that a late repetition of a resume does not undo the halt that came after it. Who repeats a halt
+whose process died halts; a reduction or a resumption that may have been carried out is not carried
+out again.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from torghut.domain.decisions import load_json
 from torghut.domain.errors import Fault, InvalidDecision
 from torghut.domain.exposure import TradingState
 from torghut.domain.values import parse_text, shown_name
+from torghut.idempotency.asgi import idempotent
 from torghut.services import operator
 from torghut.services.operator import (
     REASON_LENGTH_MAX,
@@ -73,14 +79,17 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
         return Response(json.dumps(changed.as_json()), media_type="application/json")
 
     @routes.post("/halt", **documents.TRADING_STATE)
+    @idempotent(on_takeover="run_again")
     async def halt(request: Request) -> Response:
         return await change(request, TradingState.HALTED)
 
     @routes.post("/reduce", **documents.TRADING_STATE)
+    @idempotent()
     async def reduce(request: Request) -> Response:
         return await change(request, TradingState.REDUCING)
 
     @routes.post("/resume", **documents.TRADING_STATE)
+    @idempotent()
     async def resume(request: Request) -> Response:
         return await change(request, TradingState.ACTIVE)
 
@@ -90,6 +99,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
 
 def _add_resolve(routes: APIRouter, parts: WebParts, staff: Staff) -> None:
     @routes.post("/discrepancies/{discrepancy_id}:resolve", **documents.RESOLVE)
+    @idempotent(on_takeover="run_again")  # a closed one stays closed: 409
     async def resolve(
         request: Request, discrepancy_id: Annotated[int, Path(ge=1, le=CURSOR_MAX)]
     ) -> Response:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from torghut.clock import Clock, utc_now
 from torghut.config import Settings
+from torghut.domain.risk_policy import RiskPolicy
 from torghut.services.intake import IntakeDesk
 from torghut.storage.database import Database
 from torghut.web.counter import Counter
@@ -16,11 +18,25 @@ RATE_PER_S = 2_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProcessFacts:
+    """What only the process itself knows: who it is, its share of the broker's rate, when it last
+    compared everything with the broker (None: never), its trade updates, its limits."""
+
+    owner: str
+    rate_left: float
+    rate_per_min: float
+    reconciled_at: datetime | None
+    trade_updates: str
+    policy: RiskPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
 class WebParts:
     """Everything the routes need.
 
     `health` says which loops stand still: `{"alive": bool, …}`; it must ask nobody outside.
     `ready` adds facts to /readyz; `"ready": False` in it makes the answer 503, with its `reasons`.
+    `process` is for the console; None where no daemon runs around the interface.
     `rate_per_s` is what one peer address may send.
     """
 
@@ -29,6 +45,7 @@ class WebParts:
     desk: IntakeDesk
     health: Callable[[], Mapping[str, object]]
     ready: Callable[[], Mapping[str, object]] = field(default=dict)
+    process: Callable[[], ProcessFacts | None] = lambda: None
     clock: Clock = utc_now
     rate_per_s: float = RATE_PER_S
 

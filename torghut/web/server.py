@@ -10,6 +10,7 @@ import asyncio
 import errno
 import socket
 import threading
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -25,9 +26,15 @@ BACKLOG = 1_024
 
 
 class HttpServer:
-    """Serves `app` on host:port between `start` and `stop`; port 0 picks a free one."""
+    """Serves `app` on host:port between `start` and `stop`; port 0 picks a free one.
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    `before_stop` ends answers that would go on by themselves.
+    """
+
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, *, before_stop: Callable[[], None] | None = None
+    ) -> None:
+        self._before_stop = before_stop
         self._host = host
         self._wanted_port = port
         self._socket: socket.socket | None = None
@@ -66,6 +73,8 @@ class HttpServer:
 
     def stop(self) -> None:
         """Answer what is under way, then close. Returns when done, within STOP_S."""
+        if self._before_stop is not None:
+            self._before_stop()
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(STOP_S)
