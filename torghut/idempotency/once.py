@@ -308,7 +308,8 @@ def _replayed(call: _Call[T], record: Record) -> Outcome[T]:
     if record.state is State.COMPLETED:
         return Outcome(call.decode(record.body or b""), replayed=True)
     kind, args = str(record.head["type"]), record.head["args"]
-    for known in _with_subclasses(call.permanent):
+    # the last first: a class that was defined anew under its name replaces the one before it
+    for known in reversed(list(_with_subclasses(call.permanent))):
         if _name(known) == kind and isinstance(args, list):
             error: Exception | None = None
             with suppress(Exception):  # a constructor may want other arguments than it kept
