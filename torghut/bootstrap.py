@@ -47,6 +47,7 @@ from torghut.places import (
     open_database,
     reach,
 )
+from torghut.ports import Broker, MarketData
 from torghut.services import key_cleanup, limit_reload, operator
 from torghut.services.account_check import verify_account
 from torghut.services.claiming import Claimer
@@ -66,6 +67,7 @@ from torghut.services.reconciler import Reconciler
 from torghut.services.scheduler import Scheduled, Scheduler
 from torghut.services.session_gate import SessionPolicies
 from torghut.services.settler import Settler
+from torghut.services.shared_reading import SharedReading
 from torghut.services.supervisor import Supervisor
 from torghut.services.tie_out import TieOut
 from torghut.services.trips import RiskWatch
@@ -88,11 +90,17 @@ log = structlog.get_logger(__name__)
 class Daemon:
     """Everything that runs in one process for one account."""
 
-    def __init__(self, settings: Settings, database: Database, at: Reach) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        at: Reach,
+        adapters: tuple[Broker, MarketData] | None = None,
+    ) -> None:
         self.settings = settings
         self.database = database
         self.owner = owner_name()
-        self.broker, self.market = open_broker(at, settings)
+        self.broker, self.market = adapters or open_broker(at, settings)
         self.budget = rate_budget(settings)
         self._show_own_state()
         self.policy = PolicyInForce(risk_policy(settings))
@@ -146,7 +154,9 @@ class Daemon:
             self.broker,
             self.budget,
             utc_now,
-            state=partial(operator.state_now, self.database, self.settings.account),
+            state=SharedReading(
+                partial(operator.states_now, self.database, self.settings.account)
+            ).get,
             owns=self.supervisor.owns,
         )
         executor = Executor(
@@ -339,11 +349,12 @@ def running_daemon(
     migrating: bool = False,
     simulator: SimConfig | None = None,
     name: str = "torghut",
+    adapters: tuple[Broker, MarketData] | None = None,
 ) -> Iterator[Daemon]:
     """A started daemon with everything it needs, stopped in order at the end.
 
     `simulator` replaces the default one where the broker is `sim`; `name` is the embedded
-    database's.
+    database's. `adapters` take the place of those to the broker (torghut bench).
     """
     arm_recovery_point(settings)
     check_clients(settings.sinks)
@@ -356,7 +367,7 @@ def running_daemon(
                 port=last_port(directory), control_port=0, state=directory / SIMULATOR_STATE
             )
             stack.enter_context(own_simulator(directory, config))
-        daemon = Daemon(settings, database, reach(settings))
+        daemon = Daemon(settings, database, reach(settings), adapters)
         stack.callback(daemon.stop)
         daemon.start()
         yield daemon

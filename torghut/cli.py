@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torghut import (
+    cli_bench,
     cli_control,
     cli_discrepancies,
     cli_ledger,
@@ -87,6 +88,7 @@ cli_orders.register(app)
 cli_outbox.register(app, _settings, connect)
 cli_discrepancies.register(app, connect)
 cli_reconcile.register(app, connect)
+cli_bench.register(app)
 
 
 @app.command()

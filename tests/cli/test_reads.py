@@ -176,9 +176,8 @@ def book(database: Database, decision_id: int | None, client_order_id: str) -> N
     )
     origin = "external" if decision_id is None else "submitted"
     with database.transaction() as tx:
-        recorded = executions.record(
-            tx, "paper", Observation(order, decision_id, origin, "rest"), now=NOW
-        )
+        seen = Observation(order, decision_id, origin, "rest")
+        [recorded] = executions.record(tx, "paper", [seen], now=NOW)
         strategy = "" if decision_id is None else "sample"
         booking = Booking(fill, recorded.execution_id, decision_id, strategy)
         fills.append(tx, "paper", [booking], now=NOW)

@@ -28,7 +28,6 @@ from torghut.clock import utc_now
 from torghut.config import Settings, risk_policy
 from torghut.domain.decisions import Decision
 from torghut.domain.errors import DatabaseUnavailable
-from torghut.domain.exposure import TradingState
 from torghut.ports import Broker
 from torghut.services import operator, order_requests
 from torghut.services.claiming import Claimer
@@ -52,6 +51,7 @@ from torghut.services.settler import Settler
 from torghut.services.tie_out import TieOut
 from torghut.simulator import Simulator
 from torghut.storage import control, leases
+from torghut.storage.control import TradingStates
 from torghut.storage.database import Database
 from torghut.storage.rows import Lease
 
@@ -199,13 +199,13 @@ class Rig:
             on_placed=lambda: None,
         )
 
-    def new_placer(self, state: Callable[[str], TradingState] | None = None) -> Placer:
+    def new_placer(self, state: Callable[[], TradingStates] | None = None) -> Placer:
         """The calls to the broker; `state` replaces the look at the trading state."""
         return Placer(
             self.broker,
             self.budget,
             self.time,
-            state=state or partial(operator.state_now, self.database, ACCOUNT),
+            state=state or partial(operator.states_now, self.database, ACCOUNT),
             owns=lambda _token: True,
         )
 

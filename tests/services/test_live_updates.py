@@ -249,7 +249,7 @@ def test_an_end_is_believed_of_rest_only(rig: Rig, asked: bool) -> None:
         else:
             with rig.database.transaction() as tx:
                 seen = Observation(lie, rig.row(hash_).decision_id, "submitted", "stream")
-                executions.record(tx, ACCOUNT, seen, now=utc_now())
+                executions.record(tx, ACCOUNT, [seen], now=utc_now())
             live.daemon.live._want_pass()
         eventually(lambda: rig.control("GET", "/requests")["routes"]["list_orders"] > lists)
         (row,) = rig.sql("SELECT terminal FROM executions")

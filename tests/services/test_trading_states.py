@@ -85,7 +85,7 @@ def test_the_strictest_scope_is_in_force(
     ):
         put(rig, scope, state)
     assert states(rig).of("trend")[0] is wanted
-    assert operator.state_now(rig.database, ACCOUNT, "trend") is wanted
+    assert operator.states_now(rig.database, ACCOUNT).of("trend")[0] is wanted
     assert states(rig).of("another") == states(rig).account
 
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_read_keeps_the_order_back(make_rig: MakeRig) -> None:
     hash_ = rig.send()
     rig.execute(1)
     away = Database("postgresql://postgres@127.0.0.1:1/nothing")
-    placer = rig.new_placer(lambda strategy: operator.state_now(away, ACCOUNT, strategy))
+    placer = rig.new_placer(lambda: operator.states_now(away, ACCOUNT))
     rig.executor._placer = placer
     pool.release()
     away.close()

@@ -151,7 +151,7 @@ class Replica:
             broker,
             budget,
             self.clock,
-            state=partial(operator.state_now, database, account),
+            state=partial(operator.states_now, database, account),
             owns=self.supervisor.owns,
         )
         sessions = SessionPolicies(settings.session_policy, settings.session_policies)

@@ -149,7 +149,7 @@ def whole_life(tx: Connection, given: Decision) -> Order:
     answer = Answer(outcome=Outcome.ACCEPTED, order=order, message="", http_status=200)
     attempts.set_outcomes(tx, [(id_, 1, Proof.ACCEPTED, answer)], now=NOW)
     seen = Observation(order, id_, "submitted", "submit")
-    recorded = executions.record(tx, ACCOUNT, seen, now=NOW)
+    [recorded] = executions.record(tx, ACCOUNT, [seen], now=NOW)
     step(tx, given, DecisionStatus.SUBMITTED)
     bookings = [
         Booking(fill_of(order, number, qty), recorded.execution_id, id_, given.strategy)
@@ -236,7 +236,8 @@ def test_orders_fills_and_positions(database: Database) -> None:
         foreign = broker_order(
             mine, broker_order_id="b-x", client_order_id="by hand", status="new", cum_qty=Decimal(0)
         )
-        executions.record(tx, ACCOUNT, Observation(foreign, None, "external", "rest"), now=NOW)
+        seen = Observation(foreign, None, "external", "rest")
+        executions.record(tx, ACCOUNT, [seen], now=NOW)
 
         def orders(**given: Any) -> list[str]:
             return [r["client_order_id"] for r in queries.executions(tx, Filters(**given))]
@@ -354,7 +355,8 @@ def test_summary(database: Database) -> None:
             reason=Reason.NO_DEFINITE_ANSWER,
         )
         live = broker_order(doubtful, status="new", cum_qty=Decimal(0), client_order_id="by hand")
-        executions.record(tx, ACCOUNT, Observation(live, None, "external", "rest"), now=NOW)
+        seen = Observation(live, None, "external", "rest")
+        executions.record(tx, ACCOUNT, [seen], now=NOW)
         leases.acquire(tx, ACCOUNT, "host:1", ttl_s=60)
         control.set_trading_state(
             tx, "account:paper", TradingState.HALTED, actor="cli:me", reason="news", now=NOW

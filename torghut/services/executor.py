@@ -41,6 +41,7 @@ from torghut.config import Settings
 from torghut.domain.errors import DatabaseUnavailable
 from torghut.domain.exposure import TradingState
 from torghut.domain.lifecycle import DecisionStatus, Reason
+from torghut.domain.orders import Order
 from torghut.domain.submission import Proof, Step, after_submit
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services import found_orders
@@ -49,7 +50,7 @@ from torghut.services.late_orders import LateOrders
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Claim, Placed, Placer
 from torghut.services.rate_budget import RateBudget
-from torghut.services.recording import CANNOT_BE_BOOKED, book_own_order
+from torghut.services.recording import CANNOT_BE_BOOKED, Found, book_own_orders
 from torghut.services.risk_engine import Outside
 from torghut.services.session_gate import SessionGate, SessionPolicies
 from torghut.services.transitions import Taking, take
@@ -62,6 +63,9 @@ SWEEP_MAX = 500
 EXPIRE_EVERY_S = 1.0
 STARVED_LOG_S = 10.0
 LOOK_MAX = 200
+AHEAD_S = 0.05
+CALL_S = 1.0  # before the first call
+CALLS = 8  # that the time of a call is averaged over
 QUOTED = ("price_collar_bps", "max_quote_age_s")
 """Limits that need a quote even where the order names its price."""
 
@@ -101,11 +105,12 @@ class Executor:
         self._on_placed = on_placed
         self._late_orders = LateOrders(account, cancel=settings.late_orders == "cancel")
         self._in_flight: dict[int, datetime] = {}  # decision_id → when it was claimed
-        self._placed: queue.SimpleQueue[Placed] = queue.SimpleQueue()
+        self._placed: queue.SimpleQueue[tuple[Placed, float]] = queue.SimpleQueue()
         self._unwritten: list[Placed] = []
         self._expired_at: datetime | None = None
         self._starved_at: datetime | None = None
         self._flooded = False
+        self._call_s = CALL_S  # what a call took lately
 
     def run_once(self, lease: Lease, now: datetime, *, claiming: bool = True) -> dict[str, int]:
         """One pass; with `claiming` off only what is under way is finished (shutdown)."""
@@ -150,9 +155,7 @@ class Executor:
     # ------------------------------------------------------------------ 2 claim
 
     def _claim_and_place(self, lease: Lease, now: datetime) -> dict[str, int]:
-        # as many as there are callers: what is claimed is posted at once, and does not wait in a
-        # queue for a halt or an expiry to overtake it
-        free = self._settings.submit_threads - len(self._in_flight)
+        free = self._room()
         if free <= 0:
             return {}
         # where nothing of a full look could be sent, what comes next is probably denied as well:
@@ -179,6 +182,13 @@ class Executor:
         for claim in claims:
             self._pool.submit(self._place_one, claim)
         return counts
+
+    def _room(self) -> int:
+        """How many may be claimed now: what the callers send within AHEAD_S, and at least one for
+        each. What waits for a caller is asked once more before it is sent (placing)."""
+        rounds = max(1.0, AHEAD_S / max(self._call_s, 1e-4))
+        ahead = min(int(self._settings.submit_threads * rounds), LOOK_MAX)
+        return ahead - len(self._in_flight)
 
     def _look_outside(self, symbols: Mapping[str, bool], now: datetime) -> Outside:
         """What the limits that are on need to know; `symbols` says which need a quote."""
@@ -230,14 +240,18 @@ class Executor:
 
     def _place_one(self, claim: Claim) -> None:
         """On a pool thread; always leaves an outcome."""
-        self._placed.put(self._placer.place(claim))
+        began = self._clock()
+        placed = self._placer.place(claim)
+        self._placed.put((placed, (self._clock() - began).total_seconds()))
         self._on_placed()
 
     # ------------------------------------------------------------------ 4 record
 
     def _record(self, lease: Lease) -> int:
         while not self._placed.empty():
-            self._unwritten.append(self._placed.get())
+            placed, took_s = self._placed.get()
+            self._unwritten.append(placed)
+            self._call_s += (took_s - self._call_s) / CALLS
         if not self._unwritten:
             return 0
         batch = self._unwritten
@@ -263,7 +277,7 @@ class Executor:
         with self._database.transaction() as tx:
             lock_books(tx, self._account)
             fence(tx, lease)
-            takings = [self._book(tx, placed, now) for placed in batch]
+            takings = self._book(tx, batch, now)
             attempts.set_outcomes(
                 tx,
                 [(p.row.decision_id, p.attempt_no, p.proof, p.answer) for p in batch],
@@ -289,29 +303,25 @@ class Executor:
         if orders:
             found_orders.follow(tx, orders, self._late_orders, actor=ACTOR, lease=lease, now=now)
 
-    def _book(self, tx: Connection, placed: Placed, now: datetime) -> Taking:
-        """The order that was found, the halt that is due, and the step to take."""
-        wait_s = self._rate_limit(placed, now)
-        step = after_submit(
-            placed.proof, placed.lookup, attempt_no=placed.attempt_no, wait_s=wait_s
-        )
-        detail = _detail(placed)
-        if placed.proof is Proof.ACCOUNT_REFUSED:
-            self._halt(tx, placed, now)
-        if placed.order is not None:
-            accepted = placed.proof is Proof.ACCEPTED
-            booked = book_own_order(
-                tx,
-                placed.row,
-                placed.order,
-                origin="submitted" if accepted else "recovered",
-                source="submit" if accepted else "lookup",
-                now=now,
-            )
-            if not booked:
+    def _book(self, tx: Connection, batch: list[Placed], now: datetime) -> list[Taking]:
+        """The orders that were found, the halts that are due, and the steps to take."""
+        found = [_found(placed, placed.order) for placed in batch if placed.order is not None]
+        stored = book_own_orders(tx, found, now=now)
+        lost = {
+            one.decision.decision_id for one, kept in zip(found, stored, strict=True) if not kept
+        }
+        takings: list[Taking] = []
+        for placed in batch:
+            if placed.proof is Proof.ACCOUNT_REFUSED:
+                self._halt(tx, placed, now)
+            number, wait_s = placed.attempt_no, self._rate_limit(placed, now)
+            step = after_submit(placed.proof, placed.lookup, attempt_no=number, wait_s=wait_s)
+            detail = _detail(placed)
+            if placed.row.decision_id in lost:
                 step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"
-        since = self._in_flight.get(placed.row.decision_id)
-        return Taking(placed.row, step, detail, placed.attempt_no, since=since)
+            since = self._in_flight.get(placed.row.decision_id)
+            takings.append(Taking(placed.row, step, detail, number, since=since))
+        return takings
 
     def _rate_limit(self, placed: Placed, now: datetime) -> float:
         if placed.proof is not Proof.RATE_LIMITED:
@@ -348,6 +358,12 @@ def _count(batch: list[Placed]) -> None:
             telemetry.DUPLICATES.labels("broker").inc()
         elif placed.proof is Proof.NOT_SENT and placed.order is not None:
             telemetry.DUPLICATES.labels("lookup").inc()
+
+
+def _found(placed: Placed, order: Order) -> Found:
+    if placed.proof is Proof.ACCEPTED:
+        return Found(placed.row, order, "submitted", "submit")
+    return Found(placed.row, order, "recovered", "lookup")
 
 
 def _detail(placed: Placed) -> str:

@@ -41,7 +41,7 @@ from torghut.ports import OrderUpdate, OrderUpdates
 from torghut.services.live_connection import LiveConnection, Pauses
 from torghut.services.rate_budget import RateBudget
 from torghut.services.reconciler import Reconciler
-from torghut.services.recording import book_own_order, guarded
+from torghut.services.recording import Found, book_own_orders, guarded
 from torghut.storage import decisions, executions
 from torghut.storage.database import Database
 from torghut.storage.executions import Observation, execution_state
@@ -217,7 +217,7 @@ class LiveUpdates:
                 owner = owners.get(order.client_order_id)
                 if owner is not None:
                     # its execution is there: the origin would be that of a row made here
-                    book_own_order(tx, owner, order, origin="reconciled", source="stream", now=now)
+                    book_own_orders(tx, [Found(owner, order, "reconciled", "stream")], now=now)
                     continue
                 guarded(
                     tx,
@@ -239,7 +239,7 @@ class LiveUpdates:
 
     def _book_external(self, tx: Connection, order: Order, now: datetime) -> None:
         seen = Observation(order, None, "external", "stream")
-        executions.record(tx, self._account, seen, now=now)
+        executions.record(tx, self._account, [seen], now=now)
 
     # ------------------------------------------------------------------ fills
 

@@ -25,7 +25,7 @@ from torghut.domain.errors import Fault, TorghutError
 from torghut.domain.exposure import TradingState
 from torghut.domain.values import parse_text
 from torghut.storage import control, discrepancies, facts, leases
-from torghut.storage.control import GLOBAL
+from torghut.storage.control import GLOBAL, TradingStates
 from torghut.storage.database import Database
 
 REASON_LENGTH_MAX = 500
@@ -81,10 +81,10 @@ def scope_of(account: str | None, strategy: str | None = None) -> str:
     return GLOBAL if account is None else control.account_scope(account)
 
 
-def state_now(database: Database, account: str, strategy: str) -> TradingState:
-    """What is in force for an order of `strategy` at this moment. Raises DatabaseUnavailable."""
+def states_now(database: Database, account: str) -> TradingStates:
+    """What is in force at this moment. Raises DatabaseUnavailable."""
     with database.transaction() as tx:
-        return control.trading_state(tx, account, strategy=strategy)[0]
+        return control.trading_states(tx, account)
 
 
 def change(

@@ -48,7 +48,7 @@ from torghut.services.order_calls import Acted, OrderCaller, Task
 from torghut.services.order_intents import ACTOR, IntentWriter, ended
 from torghut.services.outside_facts import OutsideFacts
 from torghut.services.rate_budget import RateBudget
-from torghut.services.recording import book_own_order
+from torghut.services.recording import Found, book_own_orders
 from torghut.services.risk_engine import Outside
 from torghut.services.session_gate import ANY_SESSION
 from torghut.services.transitions import JITTER
@@ -208,19 +208,13 @@ class OrderDesk:
             if owner is None:
                 self._book_external(tx, order, now)
                 continue
-            stored &= book_own_order(
-                tx,
-                owner,
-                order,
-                origin="submitted" if answered else "recovered",
-                source="submit" if answered else "lookup",
-                now=now,
-            )
+            origin, source = ("submitted", "submit") if answered else ("recovered", "lookup")
+            stored &= all(book_own_orders(tx, [Found(owner, order, origin, source)], now=now))
         return stored
 
     def _book_external(self, tx: Connection, order: Order, now: datetime) -> None:
         seen_now = Observation(order, None, "external", "lookup")
-        executions.record(tx, self._account, seen_now, now=now)
+        executions.record(tx, self._account, [seen_now], now=now)
 
     def _next(self, acted: Acted, booked: bool, now: datetime) -> Move:
         row = acted.row

@@ -35,10 +35,11 @@ from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services import found_orders
 from torghut.services.late_orders import LateOrders
 from torghut.services.recording import (
+    Found,
     guarded,
     note_duplicate,
     note_taken,
-    write_own_order,
+    write_own_orders,
 )
 from torghut.storage import (
     control,
@@ -202,12 +203,12 @@ class OrderLedger:
         order = correction.order
         if owner is None:
             observation = Observation(order, None, "external", "rest")
-            recorded = executions.record(tx, self._account, observation, now=now)
+            [recorded] = executions.record(tx, self._account, [observation], now=now)
             note_duplicate(tx, self._account, order, recorded, actor=ACTOR, now=now)
             if recorded.created:
                 control.add_events(tx, [self._adopted(order)], now=now)
             return
-        write_own_order(tx, owner, order, origin="reconciled", source="rest", now=now)
+        write_own_orders(tx, [Found(owner, order, "reconciled", "rest")], now=now)
         if correction.kind is CorrectionKind.LATE:
             self._late_orders.note(tx, owner, order, now=now)
         found_orders.settle(tx, owner, order.broker_order_id, actor=ACTOR, lease=lease, now=now)

@@ -28,7 +28,7 @@ from torghut.ports import Answer, Broker, Outcome
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.rate_budget import RateBudget
 from torghut.storage.attempts import Asked
-from torghut.storage.control import stricter
+from torghut.storage.control import TradingStates, stricter
 from torghut.storage.rows import DecisionRow
 
 LOOKUP_BUDGET_WAIT_S = 5.0
@@ -63,10 +63,10 @@ class Placed:
 class Placer:
     """Makes the calls; thread-safe, because broker and budget are.
 
-    `state` reads the trading state of a strategy: what has become stricter since the claim, by
-    whatever process, keeps the order back, and so does not being able to know. `owns` says whether
-    the account is still ours under a fencing token: a process that was frozen asks once more before
-    it sends, and so does one whose decision ran out of time meanwhile.
+    `state` reads the trading states: what has become stricter since the claim, by whatever process,
+    keeps the order back, and so does not being able to know. `owns` says whether the account is
+    still ours under a fencing token: a process that was frozen asks once more before it sends, and
+    so does one whose decision ran out of time meanwhile.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Placer:
         budget: RateBudget,
         clock: Clock,
         *,
-        state: Callable[[str], TradingState],
+        state: Callable[[], TradingStates],
         owns: Callable[[int], bool],
     ) -> None:
         self._broker = broker
@@ -146,7 +146,7 @@ class Placer:
     def _held_back(self, claim: Claim) -> str | None:
         """Why the order must not leave after all; the clocks last: the question takes time."""
         try:
-            state = self._state(claim.row.strategy)
+            state, _ = self._state().of(claim.row.strategy)
         except DatabaseUnavailable as error:
             return f"the trading state could not be read: {error}"
         if stricter(state, claim.state):

@@ -7,7 +7,7 @@ the settler (a lookup) and the reconciler (the broker's lists).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -31,30 +31,45 @@ from torghut.storage.rows import DecisionRow
 
 CANNOT_BE_BOOKED = Step(DecisionStatus.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, wait_s=LOOKUP_CAP_S)
 
+CANNOT_BE_STORED = (DataError, IntegrityError, ArithmeticError, ValueError)
+
 TAKEN = "it is read and booked now"
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-def book_own_order(
-    tx: Connection,
-    decision: DecisionRow,
-    order: Order,
-    *,
-    origin: str,
-    source: str,
-    now: datetime,
-) -> bool:
-    """Append the observation and fold it, and those of its legs, which are the decision's as well;
-    an order unlike the one asked for is a discrepancy.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A broker order that is a decision's; `origin` and `source` say how it was learned of."""
 
-    False if it cannot be stored at all: then that is a discrepancy, and nothing else was written.
+    decision: DecisionRow
+    order: Order
+    origin: str
+    source: str
+
+
+def book_own_orders(tx: Connection, found: Sequence[Found], *, now: datetime) -> list[bool]:
+    """Append the observations and fold them, and those of the legs, which are the decisions' as
+    well; an order unlike the one asked for is a discrepancy. All are of one account.
+
+    False where one cannot be stored at all: then that is a discrepancy, and nothing else was
+    written for it.
     """
-    write = partial(write_own_order, tx, decision, order, origin=origin, source=source, now=now)
-    return guarded(
-        tx, decision.account, order.broker_order_id, write, actor=origin, what="order", now=now
-    )
+    if len(found) > 1:
+        try:
+            with tx.begin_nested():
+                write_own_orders(tx, found, now=now)
+            return [True] * len(found)
+        except CANNOT_BE_STORED:
+            pass  # one of them: each by itself
+    return [_book_alone(tx, one, now) for one in found]
+
+
+def _book_alone(tx: Connection, one: Found, now: datetime) -> bool:
+    write = partial(write_own_orders, tx, [one], now=now)
+    account, id_ = one.decision.account, one.order.broker_order_id
+    return guarded(tx, account, id_, write, actor=one.origin, what="order", now=now)
 
 
 def guarded(
@@ -72,7 +87,7 @@ def guarded(
         with tx.begin_nested():
             write()
         return True
-    except (DataError, IntegrityError, ArithmeticError, ValueError) as error:
+    except CANNOT_BE_STORED as error:
         log.warning("cannot be booked", what=what, subject=subject, error=first_line(error))
         evidence = {"error": first_line(error)[:500], "what": what}
         discrepancies.open_(
@@ -81,30 +96,24 @@ def guarded(
         return False
 
 
-def write_own_order(
-    tx: Connection,
-    decision: DecisionRow,
-    order: Order,
-    *,
-    origin: str,
-    source: str,
-    now: datetime,
-) -> None:
-    """As `book_own_order`, raising for what cannot be stored."""
-    recorded = executions.record(
-        tx, decision.account, Observation(order, decision.decision_id, origin, source), now=now
-    )
-    # a leg is not compared: its price and side come from the order that it hangs on
-    own = order.client_order_id.startswith(decision.decision_hash) or order.replaces is not None
-    first_seen = own and (recorded.created or recorded.attached)
-    if first_seen:
-        note_differences(tx, decision, order, actor=origin, now=now)
-    note_duplicate(tx, decision.account, order, recorded, actor=origin, now=now)
-    for leg in order.legs:
-        # the broker gave the leg its client_order_id: that it hangs on our order makes it ours
-        observation = Observation(leg, decision.decision_id, origin, source)
-        booked = executions.record(tx, decision.account, observation, now=now)
-        note_duplicate(tx, decision.account, leg, booked, actor=origin, now=now)
+def write_own_orders(tx: Connection, found: Sequence[Found], *, now: datetime) -> None:
+    """As `book_own_orders`, raising for what cannot be stored."""
+    if not found:
+        return
+    # the broker gave a leg its client_order_id: that it hangs on our order makes it ours
+    family = [(one, order) for one in found for order in (one.order, *one.order.legs)]
+    seen = [
+        Observation(order, one.decision.decision_id, one.origin, one.source)
+        for one, order in family
+    ]
+    recorded = executions.record(tx, found[0].decision.account, seen, now=now)
+    for (one, order), booked in zip(family, recorded, strict=True):
+        decision = one.decision
+        # a leg is not compared: its price and side come from the order that it hangs on
+        own = order.client_order_id.startswith(decision.decision_hash) or order.replaces is not None
+        if order is one.order and own and (booked.created or booked.attached):
+            note_differences(tx, decision, order, actor=one.origin, now=now)
+        note_duplicate(tx, decision.account, order, booked, actor=one.origin, now=now)
 
 
 def note_differences(

@@ -22,7 +22,7 @@ from torghut.domain.orders import Order
 from torghut.domain.submission import Doubt, Proof, Step, after_lookup
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.placing import Placer
-from torghut.services.recording import CANNOT_BE_BOOKED, book_own_order
+from torghut.services.recording import CANNOT_BE_BOOKED, Found, book_own_orders
 from torghut.services.transitions import Taking, take
 from torghut.storage import attempts, decisions
 from torghut.storage.attempts import Asked
@@ -92,13 +92,20 @@ class Settler:
         attempts.add_lookups(
             tx, [asked for _, asked, _ in answers], token=lease.fencing_token, now=now
         )
+        found = [
+            Found(row, order, "recovered", "lookup")
+            for row, _, order in answers
+            if order is not None
+        ]
+        stored = book_own_orders(tx, found, now=now)
+        lost = {
+            one.decision.decision_id for one, kept in zip(found, stored, strict=True) if not kept
+        }
         takings: list[Taking] = []
-        for row, asked, order in answers:
+        for row, asked, _ in answers:
             step = self._step(row, asked, proofs.get(row.decision_id))
             detail = asked.message or f"lookup: {asked.proof}"
-            if order is not None and not book_own_order(
-                tx, row, order, origin="recovered", source="lookup", now=now
-            ):
+            if row.decision_id in lost:
                 step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"
             missed = asked.proof is Proof.ABSENT
             takings.append(Taking(row, step, detail, row.attempts, asked=True, missed=missed))

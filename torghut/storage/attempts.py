@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from torghut.domain.submission import Proof
 from torghut.ports import Answer
+from torghut.storage.json_arrays import json_array, jsonb_array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +52,13 @@ def add_intents(
     if not intents:
         return
     tx.execute(
-        text("""
+        text(f"""
         WITH intents AS (
           INSERT INTO submission_attempts (decision_id, operation, attempt_no, client_order_id,
             fencing_token, order_sent, intended_at)
-          SELECT decision_id, 'submit', attempt_no, client_order_id, :token, sent::jsonb, :now
+          SELECT decision_id, 'submit', attempt_no, client_order_id, :token, sent, :now
           FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS int[]), CAST(:coids AS text[]),
-            CAST(:sent AS text[])) AS n (decision_id, attempt_no, client_order_id, sent))
+            {jsonb_array("sent")}) AS n (decision_id, attempt_no, client_order_id, sent))
         INSERT INTO order_counts AS c (account, strategy, day, orders)
         SELECT :account, strategy, :day, count(*)
         FROM unnest(CAST(:strategies AS text[]), CAST(:counted AS boolean[]))
@@ -72,7 +73,7 @@ def add_intents(
             "ids": [i.decision_id for i in intents],
             "numbers": [i.attempt_no for i in intents],
             "coids": [i.client_order_id for i in intents],
-            "sent": [json.dumps(i.order_sent) for i in intents],
+            "sent": json_array(json.dumps(i.order_sent) for i in intents),
             "token": token,
             "now": now,
         },

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from torghut.domain.events import Event, EventKind
 from torghut.domain.exposure import TradingState
+from torghut.storage.json_arrays import json_array, jsonb_array
 
 GLOBAL = "global"
 
@@ -198,11 +199,11 @@ def add_events(tx: Connection, events: Sequence[Event], *, now: datetime) -> Non
     if not events:
         return
     tx.execute(
-        text("""
+        text(f"""
         INSERT INTO events (kind, account, decision_hash, actor, payload, created_at)
-        SELECT kind, account, decision_hash, actor, payload::jsonb, :now
+        SELECT kind, account, decision_hash, actor, payload, :now
         FROM unnest(CAST(:kind AS text[]), CAST(:account AS text[]), CAST(:hash AS text[]),
-          CAST(:actor AS text[]), CAST(:payload AS text[])) WITH ORDINALITY
+          CAST(:actor AS text[]), {jsonb_array("payload")}) WITH ORDINALITY
           AS n (kind, account, decision_hash, actor, payload, place)
         ORDER BY place"""),
         {
@@ -210,7 +211,7 @@ def add_events(tx: Connection, events: Sequence[Event], *, now: datetime) -> Non
             "account": [e.account for e in events],
             "hash": [e.decision_hash for e in events],
             "actor": [e.actor for e in events],
-            "payload": [json.dumps(dict(e.payload), default=str) for e in events],
+            "payload": json_array(json.dumps(dict(e.payload), default=str) for e in events),
             "now": now,
         },
     )

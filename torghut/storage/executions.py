@@ -8,7 +8,7 @@ changes no row.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, text
 
 from torghut.domain.executions import ExecutionState, event_key, observe
 from torghut.domain.orders import Order
+from torghut.storage.json_arrays import json_array, jsonb_array
 from torghut.storage.rows import ExecutionRow
 
 _COLUMNS = """execution_id, decision_id, client_order_id, broker_order_id, symbol, side, status,
@@ -48,31 +49,63 @@ class Recorded:
     duplicate_of: str | None = None
 
 
-def record(tx: Connection, account: str, seen: Observation, *, now: datetime) -> Recorded:
-    """Append an observation of one broker order and fold it into its execution."""
-    order = seen.order
-    created = _create(tx, account, [seen], now=now)
-    row = tx.execute(
-        text(f"""SELECT {_COLUMNS} FROM executions
-        WHERE broker_order_id = :id OR client_order_id = :coid
-        ORDER BY broker_order_id = :id DESC LIMIT 1 FOR UPDATE"""),
-        {"id": order.broker_order_id, "coid": order.client_order_id},
-    ).one()
-    current = execution_row(row)
-    if (current.broker_order_id, current.client_order_id) != (
-        order.broker_order_id,
-        order.client_order_id,
-    ):
-        return Recorded(current.execution_id, duplicate_of=current.broker_order_id)
-    attached = seen.decision_id is not None and current.decision_id is None
-    if attached:
-        attach(tx, order.broker_order_id, seen.decision_id, origin=seen.origin)
-    _observe(tx, [(current.execution_id, order)], seen.source, now=now)
-    before = execution_state(current)
-    after = observe(before, order)
-    if after != before:
-        _store(tx, current.execution_id, after, now=now)
-    return Recorded(current.execution_id, created=bool(created), attached=attached)
+def record(
+    tx: Connection, account: str, seen: Sequence[Observation], *, now: datetime
+) -> list[Recorded]:
+    """Append observations of broker orders, in order, and fold each into its execution."""
+    if not seen:
+        return []
+    created = _create(tx, account, seen, now=now)
+    by_broker_id, by_client_id = _by_either_id(tx, [one.order for one in seen])
+    recorded: list[Recorded] = []
+    appended: list[tuple[int, Order, str]] = []
+    folds: dict[int, tuple[ExecutionState, ExecutionState]] = {}
+    for one in seen:
+        order = one.order
+        current = by_broker_id.get(order.broker_order_id) or by_client_id[order.client_order_id]
+        id_ = current.execution_id
+        if (current.broker_order_id, current.client_order_id) != (
+            order.broker_order_id,
+            order.client_order_id,
+        ):
+            recorded.append(Recorded(id_, duplicate_of=current.broker_order_id))
+            continue
+        attached = one.decision_id is not None and current.decision_id is None
+        if attached:
+            attached = attach(tx, order.broker_order_id, one.decision_id, origin=one.origin)
+        appended.append((id_, order, one.source))
+        first, last = folds.get(id_) or (execution_state(current),) * 2
+        folds[id_] = (first, observe(last, order))
+        new = created.pop(order.broker_order_id, None) is not None
+        recorded.append(Recorded(id_, created=new, attached=attached))
+    _observe(tx, appended, now=now)
+    moved = {id_: after for id_, (before, after) in folds.items() if after != before}
+    _store(tx, moved, now=now)
+    return recorded
+
+
+def _by_either_id(
+    tx: Connection, orders: Sequence[Order]
+) -> tuple[dict[str, ExecutionRow], dict[str, ExecutionRow]]:
+    """The executions, locked, that have the broker's id or the client_order_id of an order; by
+    the one and by the other."""
+    rows = tx.execute(
+        text(f"""SELECT {_COLUMNS} FROM executions WHERE execution_id IN (
+          SELECT execution_id FROM executions
+          WHERE broker_order_id = ANY(CAST(:ids AS text[]))
+          UNION SELECT execution_id FROM executions
+          WHERE client_order_id = ANY(CAST(:coids AS text[])))
+        ORDER BY execution_id FOR UPDATE"""),
+        {
+            "ids": [order.broker_order_id for order in orders],
+            "coids": [order.client_order_id for order in orders],
+        },
+    )
+    found = [execution_row(row) for row in rows]
+    return (
+        {row.broker_order_id: row for row in found},
+        {row.client_order_id: row for row in found},
+    )
 
 
 def adopt(
@@ -85,8 +118,8 @@ def adopt(
     created = _create(
         tx, account, [Observation(order, None, "external", "rest") for order in orders], now=now
     )
-    seen = [(created[o.broker_order_id], o) for o in orders if o.broker_order_id in created]
-    _observe(tx, seen, "rest", now=now)
+    seen = [(created[o.broker_order_id], o, "rest") for o in orders if o.broker_order_id in created]
+    _observe(tx, seen, now=now)
     return created
 
 
@@ -100,33 +133,30 @@ def unobserved(tx: Connection, orders: Sequence[Order]) -> frozenset[str]:
     return frozenset(keys[key] for key in keys.keys() - set(stored))
 
 
-def _observe(
-    tx: Connection, seen: Sequence[tuple[int, Order]], source: str, *, now: datetime
-) -> None:
-    """Append observations of (execution, order); what was seen before is one row."""
+def _observe(tx: Connection, seen: Sequence[tuple[int, Order, str]], *, now: datetime) -> None:
+    """Append observations of (execution, order, source); what was seen before is one row."""
     if not seen:
         return
     tx.execute(
-        text("""
+        text(f"""
         INSERT INTO execution_events (execution_id, event_key, source, status, cum_qty, avg_px,
           broker_updated_at, observed_at, raw)
-        SELECT n.execution, n.key, :source, n.status, n.cum_qty, n.avg_px, n.updated, :now,
-          n.raw::jsonb
-        FROM unnest(CAST(:execution AS bigint[]), CAST(:key AS text[]), CAST(:status AS text[]),
-          CAST(:cum_qty AS numeric[]), CAST(:avg_px AS numeric[]),
-          CAST(:updated AS timestamptz[]), CAST(:raw AS text[]))
-          AS n (execution, key, status, cum_qty, avg_px, updated, raw)
+        SELECT n.execution, n.key, n.source, n.status, n.cum_qty, n.avg_px, n.updated, :now, n.raw
+        FROM unnest(CAST(:execution AS bigint[]), CAST(:key AS text[]), CAST(:source AS text[]),
+          CAST(:status AS text[]), CAST(:cum_qty AS numeric[]), CAST(:avg_px AS numeric[]),
+          CAST(:updated AS timestamptz[]), {jsonb_array("raw")})
+          AS n (execution, key, source, status, cum_qty, avg_px, updated, raw)
         ON CONFLICT (event_key) DO NOTHING"""),
         {
-            "source": source,
             "now": now,
-            "execution": [execution_id for execution_id, _ in seen],
-            "key": [event_key(order) for _, order in seen],
-            "status": [order.status for _, order in seen],
-            "cum_qty": [order.cum_qty for _, order in seen],
-            "avg_px": [order.avg_px for _, order in seen],
-            "updated": [order.updated_at for _, order in seen],
-            "raw": [_raw(order) for _, order in seen],
+            "execution": [execution_id for execution_id, _, _ in seen],
+            "key": [event_key(order) for _, order, _ in seen],
+            "source": [source for _, _, source in seen],
+            "status": [order.status for _, order, _ in seen],
+            "cum_qty": [order.cum_qty for _, order, _ in seen],
+            "avg_px": [order.avg_px for _, order, _ in seen],
+            "updated": [order.updated_at for _, order, _ in seen],
+            "raw": json_array(_raw(order) for _, order, _ in seen),
         },
     )
 
@@ -209,23 +239,30 @@ def attach(tx: Connection, broker_order_id: str, decision_id: int | None, *, ori
     return result.rowcount > 0
 
 
-def _store(tx: Connection, execution_id: int, state: ExecutionState, *, now: datetime) -> None:
+def _store(tx: Connection, states: Mapping[int, ExecutionState], *, now: datetime) -> None:
+    """Write folds, by execution_id."""
+    if not states:
+        return
     tx.execute(
         text("""
-        UPDATE executions SET status = :status, terminal = :terminal, cum_qty = :cum_qty,
-          leaves_qty = :leaves_qty, avg_px = :avg_px, replaced_by = :replaced_by,
-          broker_updated_at = :updated, updated_at = :now
-        WHERE execution_id = :id"""),
+        UPDATE executions e SET status = n.status, terminal = n.terminal, cum_qty = n.cum_qty,
+          leaves_qty = n.leaves_qty, avg_px = n.avg_px, replaced_by = n.replaced_by,
+          broker_updated_at = n.updated, updated_at = :now
+        FROM unnest(CAST(:id AS bigint[]), CAST(:status AS text[]), CAST(:terminal AS boolean[]),
+          CAST(:cum_qty AS numeric[]), CAST(:leaves_qty AS numeric[]), CAST(:avg_px AS numeric[]),
+          CAST(:replaced_by AS text[]), CAST(:updated AS timestamptz[]))
+          AS n (id, status, terminal, cum_qty, leaves_qty, avg_px, replaced_by, updated)
+        WHERE e.execution_id = n.id"""),
         {
-            "id": execution_id,
-            "status": state.status,
-            "terminal": state.terminal,
-            "cum_qty": state.cum_qty,
-            "leaves_qty": state.leaves_qty,
-            "avg_px": state.avg_px,
-            "replaced_by": state.replaced_by,
-            "updated": state.updated_at,
             "now": now,
+            "id": list(states),
+            "status": [state.status for state in states.values()],
+            "terminal": [state.terminal for state in states.values()],
+            "cum_qty": [state.cum_qty for state in states.values()],
+            "leaves_qty": [state.leaves_qty for state in states.values()],
+            "avg_px": [state.avg_px for state in states.values()],
+            "replaced_by": [state.replaced_by for state in states.values()],
+            "updated": [state.updated_at for state in states.values()],
         },
     )
 

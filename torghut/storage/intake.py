@@ -10,22 +10,23 @@ from sqlalchemy import Connection, Row, text
 
 from torghut.domain.decisions import Decision, differing_fields
 from torghut.domain.lifecycle import DecisionStatus
+from torghut.storage.json_arrays import json_array, jsonb_array
 from torghut.storage.rows import Intake, IntakeResult
 
 INTAKE_BATCH_MAX = 1_000
 
 # the anti-join keeps replays from using up ids; ON CONFLICT settles the race that is left
-_INSERT = text("""
+_INSERT = text(f"""
 INSERT INTO trade_decisions (decision_hash, hash_version, payload_digest, account, strategy,
   symbol, side, event_ts, intent, payload, correlation_id, source, due_at, expires_at,
   created_at, updated_at)
 SELECT n.decision_hash, n.hash_version, n.payload_digest, n.account, n.strategy,
-  n.symbol, n.side, n.event_ts, n.intent, n.payload::jsonb, n.correlation_id, :source, :now,
+  n.symbol, n.side, n.event_ts, n.intent, n.payload, n.correlation_id, :source, :now,
   n.expires_at, :now, :now
 FROM unnest(CAST(:decision_hash AS text[]), CAST(:hash_version AS smallint[]),
   CAST(:payload_digest AS text[]), CAST(:account AS text[]), CAST(:strategy AS text[]),
   CAST(:symbol AS text[]), CAST(:side AS text[]), CAST(:event_ts AS timestamptz[]),
-  CAST(:intent AS text[]), CAST(:payload AS text[]), CAST(:correlation_id AS text[]),
+  CAST(:intent AS text[]), {jsonb_array("payload")}, CAST(:correlation_id AS text[]),
   CAST(:expires_at AS timestamptz[])) WITH ORDINALITY
   AS n (decision_hash, hash_version, payload_digest, account, strategy, symbol, side, event_ts,
         intent, payload, correlation_id, expires_at, place)
@@ -97,7 +98,7 @@ def _insert(
             "side": [d.order.side.value for d in decisions],
             "event_ts": [d.event_ts for d in decisions],
             "intent": [d.intent for d in decisions],
-            "payload": [json.dumps(d.payload()) for d in decisions],
+            "payload": json_array(json.dumps(d.payload()) for d in decisions),
             "correlation_id": [d.correlation_id for d in decisions],
             "expires_at": [d.expires_at for d in decisions],
             "source": source,

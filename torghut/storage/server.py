@@ -36,6 +36,11 @@ def server_facts(tx: Connection) -> ServerFacts:
     return ServerFacts(row.version, row.clock, row.read_only, row.wanted, standbys)
 
 
+def processes(tx: Connection) -> list[int]:
+    """The ids of the server's processes that serve somebody or work for all."""
+    return list(tx.execute(text("SELECT pid FROM pg_stat_activity")).scalars())
+
+
 def missing_privileges(tx: Connection) -> Sequence[str]:
     """Tables of our schema that the role may not read or write, as `TABLE: PRIVILEGE`."""
     rows = tx.execute(
