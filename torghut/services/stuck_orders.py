@@ -18,11 +18,11 @@ from torghut import telemetry
 from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.sessions import Phase, session_state
 from torghut.domain.values import canonical_amount
-from torghut.storage import discrepancies, executions
+from torghut.storage import discrepancies, stuck
 from torghut.storage.database import Database
-from torghut.storage.executions import Waiting
 from torghut.storage.leases import fence, lock_books
 from torghut.storage.rows import Lease
+from torghut.storage.stuck import Waiting
 
 ACTOR = "stuck_orders"
 STUCK_MAX = 500
@@ -51,7 +51,7 @@ class StuckOrders:
     def _stuck(self, tx: Connection, now: datetime) -> dict[str, Mapping[str, object]]:
         """Evidence by broker_order_id."""
         since = now - self._after
-        waiting = executions.waiting(tx, self._account, since=since, limit=STUCK_MAX)
+        waiting = stuck.waiting(tx, self._account, since=since, limit=STUCK_MAX)
         return {
             order.broker_order_id: {
                 "status": order.status,
@@ -66,7 +66,7 @@ class StuckOrders:
     def _unlisted(self, tx: Connection, now: datetime) -> dict[str, Mapping[str, object]]:
         """Evidence by broker_order_id."""
         before = now - self._after
-        orders = executions.unledgered(tx, self._account, before=before, limit=STUCK_MAX)
+        orders = stuck.unledgered(tx, self._account, before=before, limit=STUCK_MAX)
         return {
             order.broker_order_id: {
                 "cum_qty": canonical_amount(order.cum_qty),
