@@ -9,7 +9,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,9 +101,11 @@ def owner_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
-def inbox_loop(settings: Settings, database: Database, wake: Callable[[], None]) -> Loop:
+def inbox_loop(
+    settings: Settings, database: Database, wake: Callable[[Collection[str]], None]
+) -> Loop:
     """The loop that takes decisions from rows of `decision_inbox`; `wake` hears of new ones."""
-    taking = inbox.Inbox(settings.account, database, ttl=decision_ttl(settings), wake=wake)
+    taking = inbox.Inbox(settings.labels, database, ttl=decision_ttl(settings), wake=wake)
     return Loop("inbox", taking.run_once, interval_s=inbox.POLL_S, clock=utc_now)
 
 

@@ -62,7 +62,7 @@ def serve(database_url: str) -> Iterator[Serve]:
             parts = WebParts(
                 settings=Settings(**values),  # type: ignore[arg-type]
                 database=database,
-                desk=IntakeDesk(database, utc_now, lambda: wakes.append(1)),
+                desk=IntakeDesk(database, utc_now, lambda _: wakes.append(1)),
                 health=lambda: health,
                 ready=lambda: ready,
                 rate_per_s=rate_per_s,
