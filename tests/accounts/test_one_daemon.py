@@ -63,7 +63,7 @@ def test_wrong_keys_stop_their_account_alone(
 
 
 def test_keys_that_are_all_wrong_end_the_process(three: Brokers, start: Start) -> None:
-    daemon = start(accounts=dict.fromkeys(three.labels, {"apca_api_secret_key": "not-this"}))
+    daemon = start(accounts={key: {"apca_api_secret_key": "not-this"} for key in three.labels})
     eventually(lambda: all(unit.supervisor.refused for unit in daemon.units.values()))
     with pytest.raises(ConfigError):
         daemon.wait(threading.Event())
@@ -112,7 +112,7 @@ def test_metrics_are_by_account(three: Brokers, start: Start) -> None:
     start()
     eventually(lambda: len(three.owners()) == 3)
     for label in three.labels:
-        assert telemetry.LEASE_HELD.labels(label)._value.get() in (0, 1)
+        assert telemetry.LEASE_HELD.labels(label).collect()[0].samples[0].value == 1
         assert telemetry.RATE_LEFT.labels(label).collect()[0].samples[0].value > 0
 
 
