@@ -46,11 +46,19 @@ from torghut.services.supervisor import Pass, Supervisor
 from torghut.services.tie_out import TieOut
 from torghut.services.trips import RiskWatch
 from torghut.storage.database import Database
+from torghut.storage.pulse import Work
 from torghut.strategies.loading import load_strategy
 
 SCHEDULER_POLL_S = 5.0
 RISK_WATCH_S = 2.0
 GUARD_POLL_S = 1.0
+
+_LOOPS = {
+    Work.DECISIONS: "executor",
+    Work.DOUBTS: "settler",
+    Work.ACTIONS: "order_desk",
+    Work.FLATTENING: "flattener",
+}
 
 
 class AccountUnit:
@@ -185,6 +193,10 @@ class AccountUnit:
             "trade_updates": self.live.connection.state,
             **({} if refused is None else {"refused": str(refused)}),
         }
+
+    def wake(self, work: Work) -> None:
+        """There is work of this kind."""
+        self.supervisor.wake_loop(_LOOPS[work])
 
     def _outside_facts(self) -> OutsideFacts:
         return OutsideFacts(self.account, self.database, self._questions, self.market, utc_now)

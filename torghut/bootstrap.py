@@ -2,7 +2,7 @@
 
 ```
 settings ─▶ database (embedded or URL) ─▶ schema check ─▶ brokers (simulators or Alpaca) ─▶ Daemon
-Daemon: an AccountUnit for each account · seats · limits · inbox · relays · listener;
+Daemon: an AccountUnit for each account · seats · pulse · limits · inbox · relays · listener;
 HTTP around it: torghut.serving
 ```
 
@@ -43,17 +43,19 @@ from torghut.places import (
     reach,
     simulator_home,
 )
-from torghut.services import key_cleanup, limit_reload, seats
+from torghut.services import key_cleanup, limit_reload, pulse, seats
 from torghut.services.intake import IntakeDesk
 from torghut.services.key_cleanup import KeyCleanup
 from torghut.services.limit_reload import LimitReload
 from torghut.services.loops import Loop
+from torghut.services.pulse import Pulse
 from torghut.services.seats import Seats
 from torghut.simulator import SimConfig
 from torghut.sinks.opening import check_clients
 from torghut.storage import wake
 from torghut.storage.database import Database
 from torghut.storage.database_faults import DatabaseFault
+from torghut.storage.pulse import Work
 
 STALLED_AFTER_S = 60.0
 SIMULATOR_STATE = "simulator-state.jsonl"
@@ -87,6 +89,10 @@ class Daemon:
         )
         self.desk = IntakeDesk(database, utc_now, self._wake)
         self._inbox_loop = inbox_loop(self.settings, self.database, self._wake)
+        self._pulse = Pulse(database, settings.labels, owned=self._owned, wake=self._wake_for)
+        self._pulse_loop = Loop(
+            "pulse", self._pulse.run_once, interval_s=pulse.POLL_S, clock=utc_now
+        )
         self.relays = open_relays(settings, database, self.owner, random.Random())
         self._listener = wake.Listener(database)
         self._stopping = threading.Event()
@@ -105,6 +111,7 @@ class Daemon:
         self._limits_loop.start()
         self.relays.start()
         self._inbox_loop.start()
+        self._pulse_loop.start()
         if not self.database.pooled:  # LISTEN needs a server process of its own: polling is enough
             self._listening.start()
 
@@ -114,6 +121,7 @@ class Daemon:
         self._seats_loop.stop(5)
         self._seats.withdraw()
         self._limits_loop.stop(5)
+        self._pulse_loop.stop(5)
         self._inbox_loop.stop(5)
         with ThreadPoolExecutor(len(self.units), "stop") as pool:  # none waits for another
             list(pool.map(AccountUnit.stop, self.units.values()))
@@ -121,7 +129,8 @@ class Daemon:
 
     def health(self) -> Mapping[str, object]:
         """Alive: no loop is overdue by STALLED_AFTER_S. Asks nobody outside."""
-        own = [self._limits_loop, self._seats_loop, self._inbox_loop, *self.relays.loops]
+        own = [self._limits_loop, self._seats_loop, self._pulse_loop, self._inbox_loop]
+        own += self.relays.loops
         loops = [loop for unit in self.units.values() for loop in unit.supervisor.loops]
         several = len(self.units) > 1
         stalled = {
@@ -169,6 +178,15 @@ class Daemon:
                 elsewhere.add(account)
         if elsewhere:
             notify(self.database, elsewhere)
+
+    def _owned(self) -> list[str]:
+        return [label for label, unit in self.units.items() if unit.owned]
+
+    def _wake_for(self, account: str, work: Work) -> None:
+        if work is Work.INBOX:
+            self._inbox_loop.wake()
+        else:
+            self.units[account].wake(work)
 
     def _listen(self) -> None:
         while not self._stopping.is_set():

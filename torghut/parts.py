@@ -23,6 +23,7 @@ from torghut.places import SIMULATOR_FILE, Reach, decision_ttl
 from torghut.ports import Broker, MarketData
 from torghut.services import inbox
 from torghut.services.loops import Loop
+from torghut.services.pulse import REST_S
 from torghut.services.rate_budget import RateBudget
 from torghut.services.relay import Relay
 from torghut.services.relays import Relays
@@ -106,7 +107,7 @@ def inbox_loop(
 ) -> Loop:
     """The loop that takes decisions from rows of `decision_inbox`; `wake` hears of new ones."""
     taking = inbox.Inbox(settings.labels, database, ttl=decision_ttl(settings), wake=wake)
-    return Loop("inbox", taking.run_once, interval_s=inbox.POLL_S, clock=utc_now)
+    return Loop("inbox", taking.run_once, interval_s=REST_S, clock=utc_now)
 
 
 def warn_of_lossy_commits(database: Database) -> None:

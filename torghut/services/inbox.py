@@ -27,7 +27,6 @@ from torghut.storage.rows import IntakeResult
 
 SOURCE = "inbox"
 BATCH_MAX = 200
-POLL_S = 0.25
 
 log = structlog.get_logger(__name__)
 

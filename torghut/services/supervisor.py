@@ -37,13 +37,14 @@ from torghut.domain.events import Event, EventKind
 from torghut.services.executor import Executor
 from torghut.services.live_updates import LiveUpdates
 from torghut.services.loops import Loop
+from torghut.services.pulse import REST_S
 from torghut.services.settler import Settler
 from torghut.storage import control, leases
 from torghut.storage.database import Database
 from torghut.storage.rows import Lease
 
-EXECUTOR_POLL_S = 0.25
-SETTLER_POLL_S = 0.25
+EXECUTOR_POLL_S = REST_S
+SETTLER_POLL_S = REST_S
 LIVE_POLL_S = 0.25
 SHUTDOWN_S = 20.0
 HAND_OVER_S = 20.0
@@ -145,6 +146,12 @@ class Supervisor:
     def wake(self) -> None:
         """There is something to execute."""
         self._executor_loop.wake()
+
+    def wake_loop(self, name: str) -> None:
+        """There is work for the loop of this name."""
+        for loop in self._loops:
+            if loop.name == name:
+                loop.wake()
 
     def seek(self) -> None:
         """The lease may be taken: try it now."""
