@@ -54,6 +54,7 @@ def serve(database_url: str) -> Iterator[Serve]:
                 "decision_ttl_s": 315_360_000,
                 **settings,
             }
+            values = {name: value for name, value in values.items() if value is not None}
             database = Database(url)
             stack.callback(database.close)
             wakes: list[int] = []
