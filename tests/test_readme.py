@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from torghut.domain.errors import InvalidDecision
-from torghut.services.batch import read_decision
+from torghut.services.batch import Accounts, read_decision
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -22,7 +22,9 @@ def blocks(language: str) -> list[str]:
 
 def test_the_decision_has_the_hash_that_is_shown() -> None:
     (example,) = blocks("json")
-    decision = read_decision(example.encode(), account="paper", ttl=timedelta(days=1))
+    decision = read_decision(
+        example.encode(), accounts=Accounts.only("paper"), ttl=timedelta(days=1)
+    )
     answers = [json.loads(line) for line in README.splitlines() if line.startswith('{"line"')]
     assert answers[0] == {
         "line": 1,
@@ -36,7 +38,9 @@ def test_the_refusal_reads_as_shown() -> None:
     (example,) = blocks("json")
     refused = {**json.loads(example), "qty": -1}
     with pytest.raises(InvalidDecision) as error:
-        read_decision(json.dumps(refused).encode(), account="paper", ttl=timedelta(days=1))
+        read_decision(
+            json.dumps(refused).encode(), accounts=Accounts.only("paper"), ttl=timedelta(days=1)
+        )
     assert f'"error": "{error.value}"' in README
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,12 +109,13 @@ def run(
         serving(daemon) as url,
     ):
         _on_hangup(daemon.limits.on_signal, stop)
-        where = "simulated broker" if settings.broker == "sim" else settings.base_url
-        typer.echo(
-            f"torghut: account {settings.account}, {settings.trading_mode} mode, {where}; "
-            f"console and API at {url}",
-            err=True,
-        )
+        for one in settings.each():
+            where = "simulated broker" if one.broker == "sim" else one.base_url
+            typer.echo(
+                f"torghut: account {one.account}, {one.trading_mode} mode, {where}; "
+                f"console and API at {url}",
+                err=True,
+            )
         daemon.wait(stop)
 
 
@@ -163,18 +165,18 @@ def submit(
     """Store decisions, one JSON object a line; prints one JSON line for each."""
     from torghut import places
     from torghut.clock import utc_now
-    from torghut.services.batch import submit_lines
+    from torghut.services.batch import Accounts, submit_lines
     from torghut.services.intake import IntakeDesk
 
     settings = _settings()
     places.arm_recovery_point(settings)
     refused = 0
     with _lines(file) as lines, places.open_database(settings) as database:
-        desk = IntakeDesk(database, utc_now, lambda: places.notify(database))
+        desk = IntakeDesk(database, utc_now, partial(places.notify, database))
         for answer in submit_lines(
             lines,
             desk,
-            account=settings.account,
+            accounts=Accounts(settings.labels, settings.default_account),
             ttl=places.decision_ttl(settings),
             source="cli",
         ):
@@ -193,15 +195,16 @@ def hash_(
 
     from torghut.domain.errors import InvalidDecision
     from torghut.domain.values import canonical_json
-    from torghut.services.batch import read_decision
+    from torghut.services.batch import Accounts, read_decision
 
     failed = False
+    accounts = Accounts.only(account)
     with _lines(file) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                decision = read_decision(line, account=account, ttl=timedelta(days=1))
+                decision = read_decision(line, accounts=accounts, ttl=timedelta(days=1))
             except InvalidDecision as error:
                 failed = True
                 typer.echo(json.dumps({"line": number, "error": str(error)}))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torghut.cli_reads import fail, show
+from torghut.cli_reads import account_of, fail, settings_of, show
 
 if TYPE_CHECKING:
     from torghut.storage.database import Database
@@ -30,6 +30,7 @@ WAIT_S = 10.0
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the change.")]
 Account = Annotated[str | None, typer.Option(help="One account only; default: everything.")]
+Which = Annotated[str | None, typer.Option("--account", help="Which; default TORGHUT_ACCOUNT.")]
 Strategy = Annotated[
     str | None, typer.Option(help="One strategy only, on every account; default: everything.")
 ]
@@ -66,15 +67,16 @@ def register(app: typer.Typer, connect: Connect) -> None:
     app.add_typer(limits, name="limits", help="The risk limits of these settings.")
 
     @limits.callback()
-    def show_limits(context: typer.Context, as_json: AsJson = False) -> None:
+    def show_limits(context: typer.Context, account: Which = None, as_json: AsJson = False) -> None:
         """The risk limits of these settings, where each comes from, and the policy's version."""
         if context.invoked_subcommand is None:
-            _limits(connect, as_json=as_json)
+            _limits(connect, account, as_json=as_json)
 
     @limits.command()
-    def reload(wait: Wait = WAIT_S, as_json: AsJson = False) -> None:
-        """Have the running daemons read their limits again, and show what changed."""
-        _reload(connect, wait, as_json=as_json)
+    def reload(wait: Wait = WAIT_S, account: Which = None, as_json: AsJson = False) -> None:
+        """Have the running daemons read their limits again, and show what changed for the
+        account."""
+        _reload(connect, wait, account, as_json=as_json)
 
 
 def _change_state(
@@ -129,14 +131,14 @@ def _states(connect: Connect, *, as_json: bool) -> None:
         show(table(rows, columns))
 
 
-def _limits(connect: Connect, *, as_json: bool) -> None:
+def _limits(connect: Connect, account: str | None, *, as_json: bool) -> None:
     from torghut import config
     from torghut.cli_output import Column, table
     from torghut.cli_text import line
     from torghut.services.limit_reload import listed
     from torghut.storage import queries
 
-    settings = config.load()
+    settings = settings_of(config.load(), account)
     policy = config.risk_policy(settings)
     rows = listed(policy)
     with connect() as database, database.transaction() as tx:
@@ -165,12 +167,12 @@ def _judged_under(version: str, judged: dict[str, Any] | None) -> str:
     )
 
 
-def _reload(connect: Connect, wait_s: float, *, as_json: bool) -> None:
+def _reload(connect: Connect, wait_s: float, account: str | None, *, as_json: bool) -> None:
     from torghut import config
     from torghut.clock import utc_now
     from torghut.storage import control, leases
 
-    account = config.load().account
+    account = account_of(config.load(), account)
     with connect() as database:
         with database.transaction() as tx:
             lease = leases.current(tx, account)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torghut.cli_control import actor
-from torghut.cli_reads import fail, show
+from torghut.cli_reads import account_of, fail, show
 
 if TYPE_CHECKING:
     from torghut.cli_output import Column
@@ -68,7 +68,7 @@ def _pnl(connect: Connect, by: By, account: str | None, *, as_json: bool) -> Non
     from torghut.cli_text import line
     from torghut.storage import pnl, queries
 
-    account = account or config.load(log_level="warning").account
+    account = account_of(config.load(log_level="warning"), account)
     with connect() as database, database.transaction() as tx:
         queries.begin(tx)
         rows = pnl.totals(tx, account, by=by.value)
@@ -120,7 +120,7 @@ def _accept(
         reason = parse_text(reason.strip(), length_max=REASON_LENGTH_MAX)
     except ValueError as error:
         fail(f"--reason {error}; say why, it is kept", EXIT_USAGE)
-    account = account or config.load(log_level="warning").account
+    account = account_of(config.load(log_level="warning"), account)
     with connect() as database:
         done = tie_out.accept(
             database,

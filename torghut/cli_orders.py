@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from torghut.cli_control import actor
+from torghut.cli_reads import account_of
 
 if TYPE_CHECKING:
     from torghut.config import Settings
@@ -40,6 +41,7 @@ Wait = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Symbol = Annotated[str | None, typer.Option("--symbol", help="Only this symbol.")]
 Strategy = Annotated[str | None, typer.Option("--strategy", help="Only this strategy.")]
+Account = Annotated[str | None, typer.Option(help="Which; default TORGHUT_ACCOUNT.")]
 Hash = Annotated[str, typer.Argument(metavar="HASH", help="decision_hash, or its first 8 or more.")]
 
 
@@ -60,6 +62,7 @@ def _cancel(
     symbol: Symbol = None,
     strategy: Strategy = None,
     all_: Annotated[bool, typer.Option("--all", help="Every open order of the account.")] = False,
+    account: Account = None,
     key: Key = None,
     wait: Wait = 10,
     as_json: AsJson = False,
@@ -78,7 +81,11 @@ def _cancel(
         else:
             asked = _ask(
                 lambda: order_requests.cancel_all(
-                    database, settings.account, asker, symbol=symbol, strategy=strategy
+                    database,
+                    account_of(settings, account),
+                    asker,
+                    symbol=symbol,
+                    strategy=strategy,
                 )
             )
         _show(_waited(database, asked, wait), as_json)
@@ -122,6 +129,7 @@ def _close(
     reason: Why,
     qty: Annotated[str | None, typer.Option(help="Shares; without it all.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of it (the default).")] = False,
+    account: Account = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
@@ -138,17 +146,18 @@ def _close(
         raise typer.BadParameter(f"--qty {error}") from None
     with _desk() as (database, settings):
         asker = _asker(reason, key)
+        account = account_of(settings, account)
         answer = _ask(
             lambda: order_requests.close(
                 database,
-                settings.account,
+                account,
                 symbol,
                 asker,
                 qty=size,
                 ttl=places.decision_ttl(settings),
             )
         )
-        places.notify(database)
+        places.notify(database, {account})
     document = {
         "request_key": asker.key,
         "decision_hash": answer.decision_hash,
@@ -164,7 +173,7 @@ def _close(
 
 def _flatten(
     reason: Why,
-    account: Annotated[str | None, typer.Option(help="Which; default TORGHUT_ACCOUNT.")] = None,
+    account: Account = None,
     key: Key = None,
     wait: Wait = 60,
     as_json: AsJson = False,
@@ -175,7 +184,7 @@ def _flatten(
     with _desk() as (database, settings):
         asker = _asker(reason, key)
         asked: Flattening = _ask(
-            lambda: flattening.request(database, account or settings.account, asker)
+            lambda: flattening.request(database, account_of(settings, account), asker)
         )
         created = asked.created
         row = asked.row
@@ -198,6 +207,7 @@ def _actions(
     status: Annotated[str | None, typer.Option("--status", help="Only this status.")] = None,
     symbol: Symbol = None,
     strategy: Strategy = None,
+    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="Rows at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -206,7 +216,9 @@ def _actions(
     from torghut.storage.queries import Filters
 
     with _desk() as (database, _settings), database.transaction() as tx:
-        filters = Filters(status=status, symbol=symbol, strategy=strategy, limit=limit)
+        filters = Filters(
+            status=status, symbol=symbol, strategy=strategy, account=account, limit=limit
+        )
         rows = queries.actions(tx, filters)
     if as_json:
         for row in rows:

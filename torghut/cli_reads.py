@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.exc import SQLAlchemyError
 
+    from torghut.config import Settings
     from torghut.storage.database import Database
     from torghut.storage.queries import Filters
 
@@ -34,6 +35,7 @@ T = TypeVar("T")
 Connect = Callable[[], "Database | AbstractContextManager[Database]"]
 """Opens the database; closed by us, or by the context manager if that is what it returns."""
 
+EXIT_USAGE = 2
 LIMIT_MAX = 10_000
 DISCREPANCIES_SHOWN = 5
 
@@ -66,6 +68,24 @@ Since = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="Rows at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
+
+
+def account_of(settings: Settings, account: str | None) -> str:
+    """The account that a command is about; ends the command where it has to be named."""
+    try:
+        return settings.wanted(account)
+    except ValueError as error:
+        fail(f"--account {error}", EXIT_USAGE)
+
+
+def settings_of(settings: Settings, account: str | None) -> Settings:
+    """The settings of the account that a command is about; it has to be in them."""
+    label = account_of(settings, account)
+    if label not in settings.labels:
+        fail(
+            f"--account {label!a} is not in the settings: {', '.join(settings.labels)}", EXIT_USAGE
+        )
+    return settings.of(label)
 
 
 def register(app: typer.Typer, connect: Connect) -> None:
@@ -187,7 +207,7 @@ def _summary(tx: Connection, account: str | None) -> dict[str, Any]:
     from torghut import config
     from torghut.storage import queries
 
-    account = account or config.load().account
+    account = account_of(config.load(), account)
     newest = queries.Filters(status="open", account=account, limit=DISCREPANCIES_SHOWN)
     return {**queries.summary(tx, account), "discrepancies": queries.discrepancies(tx, newest)}
 

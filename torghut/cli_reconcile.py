@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torghut.cli_reads import AsJson, Since
+from torghut.cli_reads import AsJson, Since, settings_of
 
 if TYPE_CHECKING:
     from torghut.config import Settings
@@ -37,6 +37,7 @@ COUNTED = {
 }
 """What a pass counts and a person wants to know."""
 
+Account = Annotated[str | None, typer.Option(help="Which; default TORGHUT_ACCOUNT.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")]
 
 
@@ -44,11 +45,16 @@ def register(app: typer.Typer, connect: Callable[[], AbstractContextManager[Data
     """Add the command to `app`; `connect` is called once per command that is run."""
 
     @app.command()
-    def reconcile(since: Since = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    def reconcile(
+        since: Since = None,
+        dry_run: DryRun = False,
+        account: Account = None,
+        as_json: AsJson = False,
+    ) -> None:
         """Compare the books with the broker's now, and correct ours."""
         from torghut import config
 
-        settings = config.load(log_level="warning")
+        settings = settings_of(config.load(log_level="warning"), account)
         with connect() as database, _progress() as on_page:
             if dry_run:
                 _show(settings, database, since, on_page, as_json=as_json)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from torghut.cli_reads import account_of
+
 if TYPE_CHECKING:
     from torghut.config import Settings
     from torghut.domain.risk_policy import RiskPolicy
@@ -35,6 +37,7 @@ def register(
         policy: Annotated[
             Path | None, typer.Option(help="A TOML file with another [risk] table.")
         ] = None,
+        account: Annotated[str | None, typer.Option(help="Which; default TORGHUT_ACCOUNT.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
     ) -> None:
         """Judge stored decisions again from their stored facts; exit 1 if one comes out otherwise.
@@ -44,7 +47,7 @@ def register(
         from torghut.domain.values import parse_instant
         from torghut.services.replay import replay as judge_again
 
-        account = settings(log_level="warning").account
+        account = account_of(settings(log_level="warning"), account)
         try:
             start = None if since is None else parse_instant(since)
         except ValueError as error:

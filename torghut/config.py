@@ -6,6 +6,13 @@ outside name. Secrets are `SecretStr`: they print as asterisks everywhere.
 Live money needs three keys (P10): TORGHUT_TRADING_MODE=live, TORGHUT_LIVE_TRADING_ENABLED=true
 and TORGHUT_LIVE_ACCOUNT_NUMBER, which is compared with the broker's own answer before anything
 is sent (torghut.services.supervisor). Paper mode refuses the live host.
+
+```
+Settings ── of(label) ─▶ Settings of one account      each(): all of them
+```
+
+Without `[accounts.…]` tables both are the settings themselves. With them the settings outside are
+those of the process, and of each account what its table does not say otherwise.
 """
 
 from __future__ import annotations
@@ -27,6 +34,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torghut.account_settings import OWN, AccountTable, broker_url, check_labels
+from torghut.config_errors import config_error
 from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
@@ -51,6 +60,7 @@ class StrategyConfig(BaseModel):
     symbols: tuple[str, ...]
     params: Mapping[str, Any] = Field(default_factory=dict)
     missed_ticks: Literal["run_once", "skip"] = "run_once"
+    account: str | None = None
 
     @field_validator("symbols")
     @classmethod
@@ -105,19 +115,17 @@ class Settings(BaseSettings):
     risk: Mapping[str, Any] = Field(default_factory=dict)
     strategies: Mapping[str, StrategyConfig] = Field(default_factory=dict)
     sinks: Sinks = Field(default_factory=dict)
+    accounts: Mapping[str, AccountTable] = Field(default_factory=dict)
 
     @field_validator("apca_api_base_url", "apca_api_data_url")
     @classmethod
     def _url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http or https URL")
-        if value.endswith("/") or parts.path.rstrip("/").endswith("/v2"):
-            raise ValueError("must have no trailing slash and no /v2 at its end")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("must have no user, query or fragment")
+        return broker_url(value)
+
+    @field_validator("accounts")
+    @classmethod
+    def _labels(cls, value: Mapping[str, AccountTable]) -> Mapping[str, AccountTable]:
+        check_labels(value)
         return value
 
     @classmethod
@@ -133,6 +141,63 @@ class Settings(BaseSettings):
         if not path:
             return (init_settings, env_settings)
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path)))
+
+    # ------------------------------------------------------------------ accounts
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The accounts that these settings know, sorted."""
+        return tuple(sorted(self.accounts)) or (self.account,)
+
+    @property
+    def default_account(self) -> str | None:
+        """The account that is meant where none is named; None if each has to be named."""
+        if not self.accounts or "account" in self.model_fields_set:
+            return self.account
+        return self.labels[0] if len(self.accounts) == 1 else None
+
+    def of(self, label: str) -> Settings:
+        """The settings of one account. Raises KeyError if it is not one of `labels`."""
+        if not self.accounts:
+            if label != self.account:
+                raise KeyError(label)
+            return self
+        table = self.accounts[label]
+        given = table.settings()
+        return self.model_copy(
+            update={
+                **given,
+                "account": label,
+                "accounts": {label: table},
+                # a shadow over everything is not lifted by a table
+                "trading_enabled": self.trading_enabled and table.trading_enabled,
+                "strategies": {
+                    name: strategy
+                    for name, strategy in self.strategies.items()
+                    if (strategy.account or self.default_account) == label
+                },
+            }
+        )
+
+    def each(self) -> tuple[Settings, ...]:
+        """The settings of every account."""
+        return tuple(self.of(label) for label in self.labels)
+
+    def wanted(self, label: str | None) -> str:
+        """The account that a request means, which may name none.
+
+        Raises ValueError where it has to; a name is not looked up: its books may be here.
+        """
+        account = label or self.default_account
+        if account is None:
+            raise ValueError(f"is missing, and there are several: {', '.join(self.labels)}")
+        return account
+
+    def named(self, setting: str) -> str:
+        """The outside name of one account's setting: the table's, where the account has one."""
+        if not self.accounts:
+            return setting
+        return f"[accounts.{self.account}] {setting.removeprefix('TORGHUT_').lower()}"
 
     # ------------------------------------------------------------------ derived
 
@@ -172,9 +237,12 @@ def load(**overrides: Any) -> Settings:
     try:
         settings = Settings(**overrides)
     except ValidationError as error:
-        raise _config_error(error) from None
-    _check_together(settings)
-    risk_policy(settings)
+        raise config_error(error) from None
+    _check_tables(settings)
+    for one in settings.each():
+        _check_together(one)
+        risk_policy(one)
+    _check_reach(settings)
     return settings
 
 
@@ -184,7 +252,7 @@ def check_live_keys(settings: Settings, account_number: str) -> None:
         return
     if account_number != settings.live_account_number:
         raise ConfigError(
-            "TORGHUT_LIVE_ACCOUNT_NUMBER",
+            settings.named("TORGHUT_LIVE_ACCOUNT_NUMBER"),
             "is not the number of the account that the keys reach",
             "set it to the account's own number, or use the keys of the account you mean",
         )
@@ -218,50 +286,89 @@ def _check_unknown_environment() -> None:
     allowed = known | {"TORGHUT_TEST_DATABASE_URL", "TORGHUT_CRASH_AT"}
     for name in sorted(os.environ):
         if name.startswith("TORGHUT_") and name not in allowed:
-            if name.startswith(("TORGHUT_RISK__", *_KUBERNETES)):
+            if name.startswith(("TORGHUT_RISK__", "TORGHUT_ACCOUNTS__", *_KUBERNETES)):
                 continue
             raise ConfigError(
                 name, "is not a known setting", "see the table in README, or unset it"
             )
 
 
+def _check_tables(settings: Settings) -> None:
+    """What tables of accounts leave no room for, and the accounts that are named elsewhere."""
+    known = ", ".join(settings.labels)
+    if settings.accounts:
+        if settings.account not in settings.accounts and "account" in settings.model_fields_set:
+            raise ConfigError(
+                "TORGHUT_ACCOUNT", "names none of the accounts", f"use one of {known}, or unset it"
+            )
+        for name in OWN:
+            field = Settings.model_fields[name]
+            if getattr(settings, name) != field.default:
+                raise ConfigError(
+                    _outside_name(name),
+                    "is set beside accounts that each have their own",
+                    f"write it into the table of the account it is meant for: {known}",
+                )
+        for label in sorted(set(settings.risk.get("account") or {}) - set(settings.accounts)):
+            raise ConfigError(
+                f"[risk.account.{label}]", "names none of the accounts", f"use one of {known}"
+            )
+    for name, strategy in settings.strategies.items():
+        account = strategy.account or settings.default_account
+        if account not in settings.labels:
+            problem = "names none of the accounts" if account else "is missing"
+            raise ConfigError(f"[strategies.{name}] account", problem, f"use one of {known}")
+
+
 def _check_together(settings: Settings) -> None:
+    """One account's settings."""
     host = (urlsplit(settings.base_url).hostname or "").rstrip(".")
+    mode = settings.named("TORGHUT_TRADING_MODE")
     if settings.trading_mode == "live":
         if not settings.live_trading_enabled:
             raise ConfigError(
-                "TORGHUT_LIVE_TRADING_ENABLED",
-                "is not true while TORGHUT_TRADING_MODE=live",
-                "set it to true if real money is meant, or use TORGHUT_TRADING_MODE=paper",
+                settings.named("TORGHUT_LIVE_TRADING_ENABLED"),
+                f"is not true while {mode}=live",
+                f"set it to true if real money is meant, or use {mode}=paper",
             )
         if not settings.live_account_number:
             raise ConfigError(
-                "TORGHUT_LIVE_ACCOUNT_NUMBER",
-                "is missing while TORGHUT_TRADING_MODE=live",
+                settings.named("TORGHUT_LIVE_ACCOUNT_NUMBER"),
+                f"is missing while {mode}=live",
                 "set it to the number of the account that may be traded",
             )
         if settings.broker == "sim":
             raise ConfigError(
-                "TORGHUT_BROKER", "is sim while TORGHUT_TRADING_MODE=live", "set it to alpaca"
+                settings.named("TORGHUT_BROKER"), f"is sim while {mode}=live", "set it to alpaca"
             )
     elif host == LIVE_HOST:
         raise ConfigError(
-            "APCA_API_BASE_URL",
-            "is Alpaca's live host while TORGHUT_TRADING_MODE=paper",
+            settings.named("APCA_API_BASE_URL"),
+            f"is Alpaca's live host while {mode}=paper",
             f"use https://{PAPER_HOST}",
         )
     if settings.broker == "alpaca":
         for name in ("apca_api_key_id", "apca_api_secret_key"):
             if getattr(settings, name) is None or not getattr(settings, name).get_secret_value():
                 raise ConfigError(
-                    name.upper(), "is missing while TORGHUT_BROKER=alpaca", "set it to your key"
+                    settings.named(name.upper()),
+                    "is missing while TORGHUT_BROKER=alpaca",
+                    "set it to your key",
                 )
+
+
+def _check_reach(settings: Settings) -> None:
     if not settings.tokens() and not _is_loopback(settings.http_host):
         raise ConfigError(
             "TORGHUT_HTTP_HOST",
             f"is {settings.http_host!r}, which others can reach, while TORGHUT_API_TOKENS is empty",
             "set tokens, or use 127.0.0.1",
         )
+
+
+def _outside_name(name: str) -> str:
+    alias = Settings.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else f"TORGHUT_{name.upper()}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -271,35 +378,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _config_error(error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = [str(part) for part in first["loc"]]
-    head = place[0].upper() if place else "settings"
-    setting = head if head.startswith("APCA_") else "TORGHUT_" + "__".join(p.upper() for p in place)
-    if place and place[0] == "strategies" and len(place) > 1:
-        setting = "[" + ".".join(place[:2]) + "] " + ".".join(place[2:])
-    if place and place[0] == "sinks" and len(place) > 1:
-        return _sink_error(place[1], place[-1], first["type"], first["msg"])
-    problem = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return ConfigError(setting, "is not a known setting", "see the table in README")
-    return ConfigError(setting, problem[0].lower() + problem[1:], "see the table in README")
-
-
-def _sink_error(name: str, field: str, fault: str, said: str) -> ConfigError:
-    setting = f"[sinks.{name}] {field}"
-    mend = "see docs/outbox.md"
-    if field == "[key]":
-        problem = "is no name for a sink: lower-case letters, digits, - and _"
-        return ConfigError(f"[sinks.{name}]", problem, mend)
-    if fault.startswith("union_tag"):
-        missing = fault == "union_tag_not_found"
-        problem = "is missing" if missing else "is no kind of sink"
-        kinds = "log, notify, webhook, redis, nats or rabbitmq"
-        return ConfigError(f"[sinks.{name}] kind", problem, f"set it to {kinds}")
-    if fault == "extra_forbidden":
-        return ConfigError(setting, "is not a known setting of this kind", mend)
-    problem = "is missing" if fault == "missing" else said.removeprefix("Value error, ")
-    return ConfigError(setting, problem[0].lower() + problem[1:], mend)

@@ -277,7 +277,9 @@ class _Replay:
         for _ in range(TICK_TRIES):
             try:
                 expires_at = utc_now() + timedelta(hours=1)
-                return self.daemon.scheduler.run_tick(item, at, expires_at=expires_at)
+                return self.daemon.units[ACCOUNT].scheduler.run_tick(
+                    item, at, expires_at=expires_at
+                )
             except BrokerUnavailable as error:
                 self.screen.note(f"{item.name}: {error}")
         raise TorghutError(f"strategy {item.name} got no bars for {at:%Y-%m-%d}")
@@ -296,14 +298,14 @@ class _Replay:
                 raise TorghutError(f"decisions did not settle within {SETTLED_WITHIN_S} s")
 
     def reconcile(self) -> None:
-        lease = self.daemon.supervisor.lease
+        lease = self.daemon.units[ACCOUNT].supervisor.lease
         if lease is not None:
-            self.daemon.reconciler.run_once(lease, utc_now())
+            self.daemon.units[ACCOUNT].reconciler.run_once(lease, utc_now())
 
     def _look(self, at: datetime) -> None:
         """The account as the broker sees it, for the next tick's facts; once a week is enough."""
         if not self.equity or at.weekday() == 4:
-            self.daemon.outside.refresh_account()
+            self.daemon.units[ACCOUNT].outside.refresh_account()
 
     def _open_orders(self) -> bool:
         return bool(self._counts().get("submitted"))

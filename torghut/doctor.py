@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -97,12 +99,22 @@ def examine() -> tuple[list[Finding], int]:
         return [Finding("settings", FAILED, f"{error.setting} {error.problem}", error.mend)], (
             EXIT_CONFIG
         )
-    found = [Finding("settings", OK, f"account {settings.account}, {settings.trading_mode} mode")]
+    accounts = settings.each()
+    found = [
+        Finding("settings", OK, f"account {one.account}, {one.trading_mode} mode")
+        for one in accounts
+    ]
     found += _config_file(settings)
     found += _guarded("database", lambda: _database(settings))
-    found += _guarded("broker", lambda: _broker(settings))
+    for one in accounts:
+        asked = _guarded("broker", partial(_broker, one))
+        found += asked if len(accounts) == 1 else [_about(one.account, each) for each in asked]
     failed = any(finding.result == FAILED for finding in found)
     return found, EXIT_FAILED if failed else 0
+
+
+def _about(account: str, finding: Finding) -> Finding:
+    return replace(finding, check=f"{account}: {finding.check}")
 
 
 def _guarded(check: str, examine_it: Callable[[], list[Finding]]) -> list[Finding]:
@@ -196,7 +208,7 @@ def _states(database: Database, settings: Settings) -> list[Finding]:
     """What keeps orders back: the account's, the global and every strategy's state."""
     with database.transaction() as tx:
         found = queries.trading_states(tx)
-    names = (control.GLOBAL, control.account_scope(settings.account))
+    names = (control.GLOBAL, *map(control.account_scope, settings.labels))
     kept = [
         row
         for row in found
@@ -297,7 +309,8 @@ def _config_file(_: Settings) -> list[Finding]:
     path = os.environ.get("TORGHUT_CONFIG")
     if not path or os.name != "posix":
         return []
-    holds = any(name in Path(path).read_text("utf-8") for name in _SECRETS)
+    text = Path(path).read_text("utf-8")
+    holds = any(re.search(rf"\b{name}\b", text) for name in _SECRETS)
     if holds and Path(path).stat().st_mode & 0o044:
         found = f"{path} holds secrets, and others may read it"
         return [Finding("permissions", FAILED, found, f"chmod 600 {path}")]

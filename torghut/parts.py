@@ -9,7 +9,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from torghut.places import SIMULATOR_FILE, Reach, decision_ttl
 from torghut.ports import Broker, MarketData
 from torghut.services import inbox
 from torghut.services.loops import Loop
+from torghut.services.pulse import REST_S
 from torghut.services.rate_budget import RateBudget
 from torghut.services.relay import Relay
 from torghut.services.relays import Relays
@@ -46,6 +47,9 @@ def own_simulator(directory: Path, config: SimConfig) -> Iterator[Simulator]:
         draft.write_text(json.dumps({"url": simulator.url, "control_url": simulator.control_url}))
         draft.replace(address)
         yield simulator
+
+
+Adapters = Callable[[Reach, Settings], tuple[Broker, MarketData]]
 
 
 def open_broker(at: Reach, settings: Settings) -> tuple[Broker, MarketData]:
@@ -101,10 +105,12 @@ def owner_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
-def inbox_loop(settings: Settings, database: Database, wake: Callable[[], None]) -> Loop:
+def inbox_loop(
+    settings: Settings, database: Database, wake: Callable[[Collection[str]], None]
+) -> Loop:
     """The loop that takes decisions from rows of `decision_inbox`; `wake` hears of new ones."""
-    taking = inbox.Inbox(settings.account, database, ttl=decision_ttl(settings), wake=wake)
-    return Loop("inbox", taking.run_once, interval_s=inbox.POLL_S, clock=utc_now)
+    taking = inbox.Inbox(settings.labels, database, ttl=decision_ttl(settings), wake=wake)
+    return Loop("inbox", taking.run_once, interval_s=REST_S, clock=utc_now)
 
 
 def warn_of_lossy_commits(database: Database) -> None:

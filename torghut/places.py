@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +28,8 @@ from torghut.storage.address import database_url as parsed_url
 from torghut.storage.database import Database
 
 SIMULATOR_FILE = "simulator.json"
+POOL_PER_ACCOUNT = 4  # no connection is held while a broker is asked, so accounts can share them
+POOL_MAX = 80
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +82,8 @@ def open_database(
         migrate.upgrade(url)
     migrate.check(url)
     pooled = settings.database_pooler == "transaction"
-    database = Database(url, pool_size=settings.submit_threads + 12, pooled=pooled)
+    each = settings.submit_threads + 12 + POOL_PER_ACCOUNT * (len(settings.labels) - 1)
+    database = Database(url, pool_size=min(each, POOL_MAX), pooled=pooled)
     try:
         _adopt_cursors(database)
         yield database
@@ -98,9 +101,9 @@ def _adopt_cursors(database: Database) -> None:
 
 
 def reach(settings: Settings) -> Reach:
-    """The broker of the settings; for `sim` the simulator that a daemon has started."""
+    """The broker of an account; for `sim` the simulator that a daemon has started."""
     if settings.broker == "sim":
-        return simulator_reach(home(settings))
+        return simulator_reach(simulator_home(settings))
     assert settings.apca_api_key_id is not None and settings.apca_api_secret_key is not None
     return Reach(
         settings.base_url,
@@ -108,6 +111,11 @@ def reach(settings: Settings) -> Reach:
         settings.apca_api_key_id.get_secret_value(),
         settings.apca_api_secret_key.get_secret_value(),
     )
+
+
+def simulator_home(settings: Settings) -> Path:
+    """The folder of an account's own simulator: one of several has one below the home."""
+    return home(settings) / "accounts" / settings.account if settings.accounts else home(settings)
 
 
 def simulator_reach(directory: Path) -> Reach:
@@ -132,10 +140,20 @@ def decision_ttl(settings: Settings) -> timedelta:
     return timedelta(seconds=settings.decision_ttl_s)
 
 
-def notify(database: Database) -> None:
-    """Tell daemons elsewhere that there is work; they poll anyway, so failing is no failure."""
+def notify(database: Database, accounts: Collection[str]) -> None:
+    """Tell daemons elsewhere that these accounts have work; they poll anyway, so failing is no
+    failure."""
+    _notify(database, {wake.ACCOUNT + account for account in accounts})
+
+
+def notify_released(database: Database) -> None:
+    """Tell daemons elsewhere that a lease is free; they look anyway."""
+    _notify(database, {wake.SEATS})
+
+
+def _notify(database: Database, topics: Collection[str]) -> None:
     try:
-        wake.notify(database)
+        wake.notify(database, topics)
     except DatabaseUnavailable as error:
         log.debug("wake-up not sent", error=str(error))
 
@@ -154,7 +172,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def arm_recovery_point(settings: Settings) -> None:
     """Read TORGHUT_CRASH_AT, which live mode refuses. Raises ConfigError."""
     wanted = os.environ.get("TORGHUT_CRASH_AT")
-    if wanted and settings.trading_mode == "live":
+    if wanted and any(one.trading_mode == "live" for one in settings.each()):
         raise ConfigError("TORGHUT_CRASH_AT", "is set in live mode", "unset it")
     try:
         recovery_points.arm(wanted)
@@ -169,6 +187,8 @@ def set_up_logging(settings: Settings) -> None:
     for value in (settings.apca_api_secret_key, settings.apca_api_key_id):
         if value is not None:
             secrets.append(value.get_secret_value())
+    for table in settings.accounts.values():
+        secrets.extend(table.secrets())
     if settings.database_url is not None:
         password = parsed_url(settings.database_url.get_secret_value()).password
         secrets.extend([password] if password else [])

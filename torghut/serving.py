@@ -24,7 +24,7 @@ def serving(daemon: Daemon) -> Iterator[str]:
         desk=daemon.desk,
         health=daemon.health,
         ready=daemon.ready,
-        process=lambda: _facts(daemon),
+        process=lambda account: _facts(daemon, account),
     )
     app = create_app(parts)
     end = app.state.end_streams
@@ -36,12 +36,13 @@ def serving(daemon: Daemon) -> Iterator[str]:
         server.stop()
 
 
-def _facts(daemon: Daemon) -> ProcessFacts:
+def _facts(daemon: Daemon, account: str) -> ProcessFacts:
+    unit = daemon.units[account]
     return ProcessFacts(
         owner=daemon.owner,
-        rate_left=daemon.budget.left,
-        rate_per_min=daemon.budget.per_min,
-        reconciled_at=daemon.reconciler.reconciled_at,
-        trade_updates=daemon.live.connection.state,
-        policy=daemon.policy.current,
+        rate_left=unit.budget.left,
+        rate_per_min=unit.budget.per_min,
+        reconciled_at=unit.reconciler.reconciled_at,
+        trade_updates=unit.live.connection.state,
+        policy=unit.policy.current,
     )

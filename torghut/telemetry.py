@@ -125,7 +125,9 @@ NET_EXPOSURE = Gauge(
 
 # ------------------------------------------------------------------ the broker's lines
 
-RATE_LEFT = Gauge("torghut_rate_budget_left", "Broker requests left in the bucket")
+RATE_LEFT = Gauge(
+    "torghut_rate_budget_left", "Broker requests left in the account's bucket", ["account"]
+)
 BROKER_SECONDS = Histogram(
     "torghut_broker_request_seconds",
     "Requests to the broker, by method and HTTP status (or never_left, unanswered)",

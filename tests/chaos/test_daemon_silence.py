@@ -59,7 +59,9 @@ def test_ready_is_false_nothing_is_sent_and_it_goes_on(
             submit_threads=2,
             http_port=0,
         )
-        daemon = Daemon(settings, database, Reach(simulator.url, simulator.url, "k", "s"))
+        daemon = Daemon(
+            settings, database, {"paper": Reach(simulator.url, simulator.url, "k", "s")}
+        )
         stack.callback(daemon.stop)
         daemon.start()
         url = stack.enter_context(serving(daemon))
@@ -76,12 +78,14 @@ def test_ready_is_false_nothing_is_sent_and_it_goes_on(
         began = time.monotonic()
         eventually(lambda: requests.get(f"{url}/readyz", timeout=5).status_code == 503, NOTICED_S)
         assert time.monotonic() - began < NOTICED_S
-        eventually(lambda: not daemon.owns_account, NOTICED_S)
+        eventually(lambda: not daemon.units["paper"].owned, NOTICED_S)
         before = posts(simulator)
         slowest = 0.0
         while time.monotonic() - began < GIVEN_UP_S + 2:
             # a pass may be given up and its pause be at its longest; it comes round all the same
-            slowest = max(slowest, *(loop.stalled_s for loop in daemon.supervisor.loops))
+            slowest = max(
+                slowest, *(loop.stalled_s for loop in daemon.units["paper"].supervisor.loops)
+            )
             eventually(lambda: requests.get(f"{url}/healthz", timeout=5).ok, NOTICED_S)
         assert slowest < GIVEN_UP_S + BACKOFF_CAP_S + 1
         assert posts(simulator) == before

@@ -202,7 +202,7 @@ def test_a_commit_without_an_answer_is_in_doubt(
 
 def test_crash_restart_and_back(node: Node, opened: Callable[..., Database]) -> None:
     database = opened(node.url)
-    desk = IntakeDesk(database, utc_now, lambda: None)
+    desk = IntakeDesk(database, utc_now, lambda _: None)
     (first,) = desk.accept([decision(intent="1")], source="test")
     for end in (node.crash, node.crash_backend):
         end()
@@ -265,7 +265,7 @@ def test_a_full_disk_is_transient_and_says_so(
         database,
         "CREATE TRIGGER full_disk BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION no_space()",
     )
-    desk = IntakeDesk(database, utc_now, lambda: None)
+    desk = IntakeDesk(database, utc_now, lambda _: None)
     before = counted(DatabaseFault.DISK_FULL)
     with pytest.raises(DatabaseUnavailable, match="no space left: nothing was stored"):
         desk.accept([decision()], source="test")
@@ -329,7 +329,7 @@ def test_a_lost_stand_by_acknowledges_nothing(
         monkeypatch.setattr(durability, "confirm", lambda _: None)
     database = opened(node.url)
     ask(database)
-    desk = IntakeDesk(database, utc_now, lambda: None)
+    desk = IntakeDesk(database, utc_now, lambda _: None)
     node.set(synchronous_standby_names="gone")
     eventually(lambda: node.execute("SHOW synchronous_standby_names") == [("gone",)])
     before = counted(DatabaseFault.NOT_DURABLE)

@@ -91,6 +91,13 @@ def fence_removed() -> None:
     Supervisor.lease = property(kept)  # type: ignore[assignment, method-assign]
 
 
+def spreading_removed() -> None:
+    """Who has a lease keeps it, however few the others have."""
+    from torghut.services import seats
+
+    seats.next_move = lambda *_: None  # type: ignore[assignment]
+
+
 def stop_instead_of_kill() -> None:
     """Not a control: at the armed point the process freezes, once (SIGSTOP), and can go on."""
     from torghut import recovery_points
@@ -110,6 +117,7 @@ BY_NAME: Mapping[str, Callable[[], None]] = {
         failed_lookup_is_absence,
         reconciler_removed,
         fence_removed,
+        spreading_removed,
         stop_instead_of_kill,
     )
 }

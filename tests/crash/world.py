@@ -76,7 +76,9 @@ class World:
         self.subject = _decision("subject", "AAPL")
         self.others = [_decision(f"other {n}", ("MSFT", "AAPL")[n % 2]) for n in range(others)]
         self.database = Database(database_url, pool_size=2)
-        self.desk = IntakeDesk(self.database, utc_now, lambda: notify(self.database))
+        self.desk = IntakeDesk(
+            self.database, utc_now, lambda accounts: notify(self.database, accounts)
+        )
         self.daemons: list[Child] = []
         self.kills = 0
         self._others_sent = False

@@ -78,7 +78,7 @@ def lock(tx: Connection, hash_: str) -> None:
 
 def decisions(database: Database, count: int) -> list[str]:
     """Hashes of new decisions."""
-    desk = IntakeDesk(database, lambda: NOW, lambda: None)
+    desk = IntakeDesk(database, lambda: NOW, lambda _: None)
     batch = [decision(intent=f"n{n}") for n in range(count)]
     return [answer.decision_hash for answer in desk.accept(batch, source="test")]
 

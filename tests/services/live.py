@@ -31,7 +31,7 @@ class Live:
 
     @property
     def state(self) -> str:
-        return self.daemon.live.connection.state
+        return self.daemon.units["paper"].live.connection.state
 
     def stream(self) -> dict[str, Any]:
         """The simulator's side of it."""
@@ -46,7 +46,7 @@ class Live:
 
     def in_step(self) -> bool:
         """Connected, and the gap before that is filled."""
-        live = self.daemon.live
+        live = self.daemon.units["paper"].live
         return live.connection.connected and live._filled == live._gaps > 0
 
     def decide(self, count: int, *, first: int = 0, **over: object) -> list[str]:
@@ -92,9 +92,9 @@ def running(
         leases.release(tx, rig.lease)
     values = {"lease_ttl_s": 3.0, "reconcile_interval_s": 3600.0, "broker_timeout_s": 5.0}
     own = rig.settings.model_copy(update={**values, **settings})
-    daemon = Daemon(own, rig.database, Reach(rig.sim.url, rig.sim.url, "k", "s"))
-    daemon.live._late_s = late_s
-    daemon.live.connection._pauses = pauses
+    daemon = Daemon(own, rig.database, {"paper": Reach(rig.sim.url, rig.sim.url, "k", "s")})
+    daemon.units["paper"].live._late_s = late_s
+    daemon.units["paper"].live.connection._pauses = pauses
     prepare(daemon)
     try:
         daemon.start()

@@ -132,7 +132,7 @@ class Rig:
             key_id="key", secret_key="secret", data_url=sim.url, timeout_s=timeout_s
         )
         self.budget = RateBudget(rate_per_min)
-        self.desk = IntakeDesk(self.database, self.time, lambda: None)
+        self.desk = IntakeDesk(self.database, self.time, lambda _: None)
         self.policy = PolicyInForce(risk_policy(self.settings))
         self.placer = self.new_placer()
         self.questions = Questions(self.broker, self.budget, self.time)

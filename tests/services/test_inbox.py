@@ -17,8 +17,8 @@ from torghut.services import intake
 from torghut.services.inbox import Inbox
 
 
-def taking(rig: Rig, wake: Any = lambda: None) -> Inbox:
-    return Inbox("paper", rig.database, ttl=TTL, wake=wake)
+def taking(rig: Rig, wake: Any = lambda _: None) -> Inbox:
+    return Inbox(("paper",), rig.database, ttl=TTL, wake=wake)
 
 
 def insert(rig: Rig, *bodies: object, account: str = "paper") -> list[int]:
@@ -37,7 +37,7 @@ def test_every_row_has_its_answer_and_a_bad_one_stops_no_other(rig: Rig) -> None
     bodies = [first, "{not JSON", {**first, "qty": -1}, first, {**first, "qty": "11"}]
     insert(rig, *bodies)
     woken = threading.Event()
-    counts = taking(rig, woken.set).run_once(rig.time())
+    counts = taking(rig, lambda _: woken.set()).run_once(rig.time())
     assert counts == {"created": 1, "replayed": 1, "conflict": 1, "invalid": 2}
     hash_ = decision(intent="first").decision_hash
     assert [row[:2] for row in answers(rig)] == [
@@ -129,6 +129,6 @@ def test_a_signal_without_an_end_gets_one(rig: Rig) -> None:
     """TORGHUT_DECISION_TTL_S holds here, too."""
     event_ts = (rig.time() - timedelta(days=3)).isoformat()
     insert(rig, decision_json(event_ts=event_ts))
-    Inbox("paper", rig.database, ttl=timedelta(days=1), wake=lambda: None).run_once(rig.time())
+    Inbox(("paper",), rig.database, ttl=timedelta(days=1), wake=lambda _: None).run_once(rig.time())
     rig.execute()
     assert rig.count("trade_decisions", "status = 'expired'") == 1

@@ -108,7 +108,7 @@ def away(make_rig: Callable[..., Rig], proxy: CommitProxy) -> Rig:
     """A rig whose intake reaches Postgres through the proxy."""
     rig = make_rig()
     far = make_rig(proxy.url)
-    rig.desk = IntakeDesk(far.database, rig.time, lambda: None)
+    rig.desk = IntakeDesk(far.database, rig.time, lambda _: None)
     return rig
 
 

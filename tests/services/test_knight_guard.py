@@ -314,7 +314,9 @@ def test_it_runs_in_the_daemon(rig: Rig) -> None:
     """Wired: a daemon that trades halts by itself when a strange order turns up."""
     with rig.database.transaction() as tx:
         leases.release(tx, rig.lease)
-    daemon = Daemon(rig.settings, rig.database, Reach(rig.sim.url, rig.sim.url, "k", "s"))
+    daemon = Daemon(
+        rig.settings, rig.database, {"paper": Reach(rig.sim.url, rig.sim.url, "k", "s")}
+    )
     try:
         daemon.start()
         assert daemon.wait_owner(10)

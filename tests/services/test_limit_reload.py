@@ -20,7 +20,7 @@ MakeRig = Callable[..., Rig]
 
 
 def reloader(rig: Rig, load: Callable[[], Settings], owner: str = "one") -> LimitReload:
-    return LimitReload(owner, rig.database, rig.policy, rig.settings, load=load, clock=rig.time)
+    return LimitReload(owner, rig.database, [(rig.settings, rig.policy)], load=load, clock=rig.time)
 
 
 def request(rig: Rig) -> tuple[int, int]:
@@ -181,7 +181,9 @@ def test_live_mode_keeps_its_limits(rig: Rig, mode: Any) -> None:
     fresh = settings.model_copy(
         update={"trading_mode": "paper", "risk": {**LIVE, "max_daily_loss": "off"}}
     )
-    desk = LimitReload("one", rig.database, in_force, settings, load=lambda: fresh, clock=rig.time)
+    desk = LimitReload(
+        "one", rig.database, [(settings, in_force)], load=lambda: fresh, clock=rig.time
+    )
     asked = request(rig)
     desk.run_once(rig.time())
     ((kind, _),) = answers(rig, asked)

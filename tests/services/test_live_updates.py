@@ -29,11 +29,11 @@ def live(rig: Rig) -> Iterator[Live]:
 
 def test_fills_are_booked_without_a_pass(live: Live) -> None:
     """From intake to closed and booked while the next pass is an hour away."""
-    began = live.daemon.live._pass_not_before
+    began = live.daemon.units["paper"].live._pass_not_before
     hashes = live.decide(5, qty="1")
     eventually(lambda: all(live.rig.row(h).status == "closed" for h in hashes))
     live.agree()
-    assert live.daemon.live._pass_not_before == began
+    assert live.daemon.units["paper"].live._pass_not_before == began
     sources = {row[0] for row in live.rig.sql("SELECT source FROM execution_events")}
     assert "stream" in sources
 
@@ -79,7 +79,7 @@ def test_malformed_messages_never_end_the_stream(live: Live) -> None:
 
 def test_a_cut_is_followed_by_a_pass(live: Live) -> None:
     """What happened while nobody listened is found by REST after the next connection."""
-    live.daemon.live.connection._stream._timeout_s = 0.2  # type: ignore[attr-defined]
+    live.daemon.units["paper"].live.connection._stream._timeout_s = 0.2  # type: ignore[attr-defined]
     live.fault("never_authorize")
     live.rig.control("POST", "/stream/cut")
     eventually(lambda: live.state == "connecting")
@@ -94,7 +94,7 @@ def test_too_many_at_once_become_a_pass(rig: Rig) -> None:
     """The queue is bounded: what has no room in it is dropped, and REST asked."""
 
     def small(daemon: Daemon) -> None:
-        daemon.live._queue.maxsize = 1
+        daemon.units["paper"].live._queue.maxsize = 1
 
     with running(rig, prepare=small) as live:
         eventually(live.in_step)
@@ -152,7 +152,7 @@ def test_control_without_the_comparison_a_mute_stream_stays(rig: Rig) -> None:
     """Control: what finds it is the comparison with REST; pings are answered all the while."""
 
     def blind(daemon: Daemon) -> None:
-        daemon.live._suspect = lambda *_: None  # type: ignore[method-assign]
+        daemon.units["paper"].live._suspect = lambda *_: None  # type: ignore[method-assign]
 
     with running(rig, late_s=0.1, reconcile_interval_s=0.1, prepare=blind) as live:
         eventually(live.in_step)
@@ -218,7 +218,7 @@ def test_it_stops_within_a_second(rig: Rig, kind: str | None) -> None:
             live.place(1)
             eventually(lambda: live.rig.control("GET", "/faults")["rules"][0]["hits"])
         began = time.monotonic()
-        assert live.daemon.live.stop()
+        assert live.daemon.units["paper"].live.stop()
         assert time.monotonic() - began < 1
     rig.clear_faults()
     rig.control("POST", "/switches", {"stream_connections": "one"})
@@ -245,12 +245,12 @@ def test_an_end_is_believed_of_rest_only(rig: Rig, asked: bool) -> None:
         lie = replace(order, status="canceled", updated_at=utc_now())
         lists = rig.control("GET", "/requests")["routes"]["list_orders"]
         if asked:
-            live.daemon.live._take(OrderUpdate(event="canceled", order=lie))
+            live.daemon.units["paper"].live._take(OrderUpdate(event="canceled", order=lie))
         else:
             with rig.database.transaction() as tx:
                 seen = Observation(lie, rig.row(hash_).decision_id, "submitted", "stream")
                 executions.record(tx, ACCOUNT, [seen], now=utc_now())
-            live.daemon.live._want_pass()
+            live.daemon.units["paper"].live._want_pass()
         eventually(lambda: rig.control("GET", "/requests")["routes"]["list_orders"] > lists)
         (row,) = rig.sql("SELECT terminal FROM executions")
         assert row.terminal is not asked  # the pass that asked was shown that it lives

@@ -86,7 +86,7 @@ def test_a_stream_that_is_mute_all_the_while_costs_latency_alone(rig: Rig) -> No
 
 def booking_messages(daemon: Daemon) -> None:
     """Sabotage: what a message says was filled is booked as a fill, besides the activity."""
-    live = daemon.live
+    live = daemon.units["paper"].live
     fold = live._fold_known
 
     def also_book(
@@ -142,7 +142,7 @@ def test_control_without_a_pass_after_the_gap_fills_are_missed(rig: Rig, passes:
 
     def without(daemon: Daemon) -> None:
         if not passes:
-            daemon.live._want_pass = lambda: None  # type: ignore[method-assign]
+            daemon.units["paper"].live._want_pass = lambda: None  # type: ignore[method-assign]
             daemons.append(daemon)
 
     rig.control("POST", "/switches", {"hold_fills": True})

@@ -33,7 +33,7 @@ def start(rig: Rig) -> Iterator[Start]:
         def begin(**settings: Any) -> Daemon:
             values = {"lease_ttl_s": 1.5, "reconcile_interval_s": 0.2, **settings}
             own = rig.settings.model_copy(update=values)
-            daemon = Daemon(own, rig.database, Reach(rig.sim.url, rig.sim.url, "k", "s"))
+            daemon = Daemon(own, rig.database, {"paper": Reach(rig.sim.url, rig.sim.url, "k", "s")})
             stack.callback(daemon.stop)
             daemon.start()
             return daemon
@@ -79,21 +79,21 @@ def test_take_over_after_expiry_and_never_two_owners(rig: Rig, start: Start) -> 
 
     def watch() -> None:
         while not stop.wait(0.002):
-            if first.owns_account and second.owns_account:
+            if first.units["paper"].owned and second.units["paper"].owned:
                 both.append(time.monotonic())
 
     watching = threading.Thread(target=watch)
     watching.start()
-    first.supervisor._heartbeat.stop(5)
+    first.units["paper"].supervisor._heartbeat.stop(5)
     assert second.wait_owner(6)
     stop.set()
     watching.join(5)
     assert both == []
-    assert not first.owns_account
+    assert not first.units["paper"].owned
     (answer,) = first.desk.accept([decision()], source="test")
     eventually(lambda: rig.row(answer.decision_hash).status == "closed")
     attempts = rig.sql("SELECT fencing_token FROM submission_attempts")
-    token = second.supervisor.lease
+    token = second.units["paper"].supervisor.lease
     assert token is not None
     assert {row[0] for row in attempts} == {token.fencing_token}
 
@@ -103,14 +103,14 @@ def test_the_standby_takes_decisions_and_executes_none(rig: Rig, start: Start) -
     first = start()
     assert first.wait_owner(5)
     second = start()
-    eventually(lambda: second.supervisor.lease_known)
+    eventually(lambda: second.units["paper"].supervisor.lease_known)
     hashes = [
         second.desk.accept([decision(intent=f"{n}", qty="1")], source="test")[0].decision_hash
         for n in range(10)
     ]
     eventually(lambda: all(rig.row(h).status == "closed" for h in hashes))
-    lease = first.supervisor.lease
-    assert lease is not None and second.supervisor.lease is None
+    lease = first.units["paper"].supervisor.lease
+    assert lease is not None and second.units["paper"].supervisor.lease is None
     assert {row[0] for row in rig.sql("SELECT fencing_token FROM submission_attempts")} == {
         lease.fencing_token
     }
@@ -123,8 +123,8 @@ def test_story_42_a_fresh_name_and_token_each_time(rig: Rig, start: Start) -> No
     for _ in range(3):
         daemon = start()
         assert daemon.wait_owner(5)
-        assert daemon.supervisor.lease is not None
-        tokens.append(daemon.supervisor.lease.fencing_token)
+        assert daemon.units["paper"].supervisor.lease is not None
+        tokens.append(daemon.units["paper"].supervisor.lease.fencing_token)
         names.append(daemon.owner)
         daemon.stop()
     assert tokens == sorted(set(tokens))
@@ -148,7 +148,7 @@ def test_a_lease_that_was_taken_away_is_noticed(rig: Rig, start: Start) -> None:
     daemon = start()
     assert daemon.wait_owner(5)
     rig.take_lease("somebody else")
-    eventually(lambda: not daemon.owns_account, 3)
+    eventually(lambda: not daemon.units["paper"].owned, 3)
     rig.send()
     threading.Event().wait(0.5)
     assert rig.posts() == 0
@@ -194,10 +194,10 @@ def test_a_wrong_account_ends_the_process(rig: Rig, start: Start) -> None:
     def refuse() -> None:
         raise ConfigError("TORGHUT_LIVE_ACCOUNT_NUMBER", "is another", "mend it")
 
-    daemon.supervisor._verify_account = refuse
-    daemon.supervisor._verified_token = 0
+    daemon.units["paper"].supervisor._verify_account = refuse
+    daemon.units["paper"].supervisor._verified_token = 0
     rig.send()
-    eventually(lambda: daemon.supervisor.fatal)
+    eventually(lambda: daemon.units["paper"].supervisor.refused)
     with pytest.raises(ConfigError):
         daemon.wait(threading.Event())
     assert rig.posts() == 0

@@ -368,8 +368,8 @@ class Busy:
         self._live = live
         self._turn = 0
         self._passes = 0
-        self._run = live.daemon.reconciler.run_once
-        live.daemon.reconciler.run_once = self._counted  # type: ignore[method-assign]
+        self._run = live.daemon.units["paper"].reconciler.run_once
+        live.daemon.units["paper"].reconciler.run_once = self._counted  # type: ignore[method-assign]
 
     def _counted(self, lease: Lease, now: datetime) -> dict[str, int]:
         counts = self._run(lease, now)

@@ -125,7 +125,7 @@ class World(Weather):
         self._names = {d.decision_hash: f"d{n}" for n, d in enumerate(self.plan.decisions)}
         self._databases: list[Any] = []
         self.person = self._reach("person")
-        self._desk = IntakeDesk(self._reach(SENDER), self.utc, lambda: None)
+        self._desk = IntakeDesk(self._reach(SENDER), self.utc, lambda _: None)
         for _ in range(self.plan.replicas):
             self.replicas.append(self.new_replica())
 

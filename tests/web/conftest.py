@@ -54,6 +54,7 @@ def serve(database_url: str) -> Iterator[Serve]:
                 "decision_ttl_s": 315_360_000,
                 **settings,
             }
+            values = {name: value for name, value in values.items() if value is not None}
             database = Database(url)
             stack.callback(database.close)
             wakes: list[int] = []
@@ -62,7 +63,7 @@ def serve(database_url: str) -> Iterator[Serve]:
             parts = WebParts(
                 settings=Settings(**values),  # type: ignore[arg-type]
                 database=database,
-                desk=IntakeDesk(database, utc_now, lambda: wakes.append(1)),
+                desk=IntakeDesk(database, utc_now, lambda _: wakes.append(1)),
                 health=lambda: health,
                 ready=lambda: ready,
                 rate_per_s=rate_per_s,

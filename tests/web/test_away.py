@@ -113,7 +113,7 @@ def test_ready_answers_in_time_while_the_database_is_frozen(served: Served) -> N
 @pytest.fixture
 def desk(database_url: str) -> Iterator[tuple[IntakeDesk, Database]]:
     database = Database(database_url)
-    yield IntakeDesk(database, utc_now, lambda: None), database
+    yield IntakeDesk(database, utc_now, lambda _: None), database
     database.close()
 
 

@@ -14,7 +14,7 @@ from tests.factories import decision, decision_json
 from tests.web.conftest import Served
 from tests.web.test_decisions_api import stored
 from torghut.clock import utc_now
-from torghut.services.batch import LINE_BYTES_MAX, lines_of, submit_lines
+from torghut.services.batch import LINE_BYTES_MAX, Accounts, lines_of, submit_lines
 from torghut.services.intake import IntakeDesk
 
 LINES = {"Content-Type": "application/x-ndjson"}
@@ -87,7 +87,7 @@ def test_limits_of_the_whole_batch(served: Served) -> None:
 def test_lines_are_taken_in_chunks_and_each_is_committed_before_it_is_answered(
     served: Served,
 ) -> None:
-    desk = IntakeDesk(served.database, utc_now, lambda: None)
+    desk = IntakeDesk(served.database, utc_now, lambda _: None)
     read = 0
 
     def endless() -> Iterator[bytes]:
@@ -96,7 +96,9 @@ def test_lines_are_taken_in_chunks_and_each_is_committed_before_it_is_answered(
             read += 1
             yield line(read)
 
-    answers = submit_lines(endless(), desk, account="paper", ttl=timedelta(days=1), source="test")
+    answers = submit_lines(
+        endless(), desk, accounts=Accounts.only("paper"), ttl=timedelta(days=1), source="test"
+    )
     for count, answer in zip(range(1, 752), answers, strict=False):
         assert answer["line"] == count
         assert stored(served.database) >= count if count % 250 == 0 else True

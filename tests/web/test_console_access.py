@@ -24,6 +24,7 @@ PATHS = [
     *(f"/console/{name}" for name in ("decisions", "orders", "positions", "fills", "pnl", "risk")),
     *(f"/console/{name}" for name in ("attention", "strategies", "audit", "pnl.csv")),
     "/console/decisions/" + "a" * 64,
+    "/console/account",
 ]
 ACTIONS = ("trading-state", "cancel", "resolve", "accept")
 
@@ -67,7 +68,7 @@ def test_every_page_asks_to_sign_in_where_there_are_tokens(serve: Serve) -> None
 
 def test_no_route_of_the_console_was_left_out(served: Served) -> None:
     """Control of the list above: every GET of the console is in it, or needs no session."""
-    desk = IntakeDesk(served.database, utc_now, lambda: None)
+    desk = IntakeDesk(served.database, utc_now, lambda _: None)
     parts = WebParts(settings=Settings(), database=served.database, desk=desk, health=dict)
     staff = Staff(desk)
     routes = router(parts, staff)[0].routes
@@ -184,7 +185,7 @@ def test_pages_load_nothing_inline_or_foreign(served: Served) -> None:
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; script-src 'self'") and "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        if answer.headers["content-type"].startswith("text/html"):
+        if answer.headers.get("content-type", "").startswith("text/html"):
             assert not re.search(
                 r"<style|\sstyle=|\son\w+=|<script(?! src=\"/console/)", answer.text
             )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from torghut import config, places
@@ -18,6 +19,9 @@ from torghut.bootstrap import Daemon, running_daemon
 from torghut.clock import utc_now
 from torghut.config import Settings
 from torghut.domain.decisions import Decision, parse_decision
+from torghut.parts import open_broker
+from torghut.places import Reach
+from torghut.ports import Broker, MarketData
 from torghut.storage import leases, server
 from torghut.storage.rows import Lease
 
@@ -83,9 +87,13 @@ def grounds(
     ):
         held = leases.acquire(tx, ACCOUNT, "bench", ttl_s=86_400)
     assert held is not None
-    adapters = None if broker is None else (broker, NullMarket())
+    adapters = open_broker if broker is None else partial(_within, broker)
     with running_daemon(settings, name=name, adapters=adapters) as daemon:
         yield Grounds(daemon, held)
+
+
+def _within(broker: NullBroker, _at: Reach, _settings: Settings) -> tuple[Broker, MarketData]:
+    return broker, NullMarket()
 
 
 def _settings(home: Path, threads: int) -> Settings:

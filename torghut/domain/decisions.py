@@ -85,13 +85,13 @@ class Decision:
 
 
 def parse_decision(
-    data: object, *, account: str, ttl: timedelta, intent: str | None = None
+    data: object, *, account: str | None, ttl: timedelta, intent: str | None = None
 ) -> Decision:
     """A Decision from decision JSON (design: outside interfaces).
 
     `account` and `ttl` fill in `account` and `expires_at` (event_ts + ttl) where the sender gave
-    none; `intent` (an Idempotency-Key) likewise, and must not contradict one that was given.
-    Raises InvalidDecision naming every fault.
+    none (without either account it is a fault); `intent` (an Idempotency-Key) likewise, and must
+    not contradict one that was given. Raises InvalidDecision naming every fault.
     """
     if not isinstance(data, Mapping):
         raise InvalidDecision((Fault("", "must be a JSON object with the fields of a decision"),))
@@ -109,14 +109,17 @@ def parse_decision(
     intent = _text(intent or None, "intent", faults)
     if intent is not None and given is not None and given != intent:
         faults.append(Fault("intent", "contradicts the Idempotency-Key; give one of them"))
-    if faults or order is None or event_ts is None:
+    account = texts["account"] or account
+    if account is None and not any(fault.field == "account" for fault in faults):
+        faults.append(Fault("account", "is missing; there are several, and none is the default"))
+    if faults or order is None or event_ts is None or account is None:
         raise InvalidDecision(tuple(faults))
     try:
         expiry = expires_at or event_ts + ttl
     except OverflowError:
         raise InvalidDecision((Fault("event_ts", "is too far in the future"),)) from None
     return Decision(
-        account=texts["account"] or account,
+        account=account,
         strategy=texts["strategy"] or "",
         order=order,
         event_ts=event_ts,

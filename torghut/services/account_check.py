@@ -20,9 +20,9 @@ def verify_account(settings: Settings, broker: Broker) -> None:
         number = broker.account().account_number
     except BrokerRefused as error:
         raise ConfigError(
-            "APCA_API_KEY_ID",
+            settings.named("APCA_API_KEY_ID"),
             f"is refused by the broker at {settings.base_url}: {error}",
-            "check key, secret and APCA_API_BASE_URL (paper keys do not open the live host)",
+            "check key, secret and base URL (paper keys do not open the live host)",
         ) from error
     except BrokerUnavailable as error:
         if settings.trading_mode == "live":

@@ -1,6 +1,6 @@
 """Decisions as senders write them: one JSON text, or a stream of lines of it.
 
-    raw bytes ─ read_decision ─▶ Decision of this account        (POST /v1/decisions)
+    raw bytes ─ read_decision ─▶ Decision of an account here      (POST /v1/decisions)
     lines ─ submit_lines ─▶ chunk of ≤ 500 ─▶ IntakeDesk ─▶ one answer per line, in their order
 
 1. A bad line never stops the others: it is answered `invalid` and the next one is read.
@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import BinaryIO
@@ -32,6 +32,34 @@ INVALID = "invalid"
 
 
 @dataclass(frozen=True, slots=True)
+class Accounts:
+    """The accounts traded here, and which one a decision without a name means; None: it has to
+    name one."""
+
+    labels: Sequence[str]
+    default: str | None
+
+    @classmethod
+    def only(cls, label: str) -> Accounts:
+        """A single one."""
+        return cls((label,), label)
+
+    def check(self, decision: Decision) -> None:
+        """Refuse a decision for another account: nothing here would ever execute it.
+
+        Raises InvalidDecision.
+        """
+        if decision.account in self.labels:
+            return
+        if len(self.labels) == 1:
+            problem = f"is not the account traded here ({self.default!a})"
+            problem += "; leave it out, or send it there"
+        else:
+            problem = f"is none of the accounts traded here: {', '.join(self.labels)}"
+        raise InvalidDecision((Fault("account", problem),))
+
+
+@dataclass(frozen=True, slots=True)
 class _Line:
     """One line read: a decision, or why it is none."""
 
@@ -41,9 +69,9 @@ class _Line:
 
 
 def read_decision(
-    raw: bytes, *, account: str, ttl: timedelta, intent: str | None = None
+    raw: bytes, *, accounts: Accounts, ttl: timedelta, intent: str | None = None
 ) -> Decision:
-    """A Decision of `account` from JSON text in UTF-8; arguments as `parse_decision`.
+    """A Decision of one of `accounts` from JSON text in UTF-8; arguments as `parse_decision`.
 
     Raises InvalidDecision naming every fault.
     """
@@ -51,23 +79,13 @@ def read_decision(
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidDecision((Fault("", f"is not UTF-8 at byte {error.start}"),)) from None
-    decision = parse_decision(load_json(text), account=account, ttl=ttl, intent=intent)
-    check_account(decision, account)
+    decision = parse_decision(load_json(text), account=accounts.default, ttl=ttl, intent=intent)
+    accounts.check(decision)
     return decision
 
 
-def check_account(decision: Decision, account: str) -> None:
-    """Refuse a decision for another account: nothing here would ever execute it.
-
-    Raises InvalidDecision.
-    """
-    if decision.account != account:
-        problem = f"is not the account traded here ({account!a}); leave it out, or send it there"
-        raise InvalidDecision((Fault("account", problem),))
-
-
 def submit_lines(
-    lines: Iterable[bytes], desk: IntakeDesk, *, account: str, ttl: timedelta, source: str
+    lines: Iterable[bytes], desk: IntakeDesk, *, accounts: Accounts, ttl: timedelta, source: str
 ) -> Iterator[dict[str, object]]:
     """Submit each line's decision; yields `{"line", "decision_hash", "result", "error"?}` in order.
 
@@ -80,7 +98,7 @@ def submit_lines(
     for number, raw in enumerate(lines, start=1):
         if len(raw) <= LINE_BYTES_MAX and not raw.strip():
             continue
-        chunk.append(_read(number, raw, account=account, ttl=ttl))
+        chunk.append(_read(number, raw, accounts=accounts, ttl=ttl))
         size += len(raw)
         if len(chunk) >= CHUNK_LINES or size >= CHUNK_BYTES_MAX:
             yield from _submit(chunk, desk, source=source)
@@ -110,12 +128,12 @@ def counted(result: str) -> None:
     telemetry.DECISIONS.labels(result).inc()
 
 
-def _read(number: int, raw: bytes, *, account: str, ttl: timedelta) -> _Line:
+def _read(number: int, raw: bytes, *, accounts: Accounts, ttl: timedelta) -> _Line:
     line = raw.removesuffix(b"\n").removesuffix(b"\r")
     if len(line) > LINE_BYTES_MAX:  # `lines_of` has cut it: even its beginning means nothing
         return _Line(number, None, f"is longer than {LINE_BYTES_MAX} bytes")
     try:
-        return _Line(number, read_decision(line, account=account, ttl=ttl), None)
+        return _Line(number, read_decision(line, accounts=accounts, ttl=ttl), None)
     except InvalidDecision as error:
         return _Line(number, None, str(error)[:ERROR_LENGTH_MAX])
 

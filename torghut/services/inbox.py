@@ -10,7 +10,7 @@ that fails alone is `invalid` (story 28).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -27,18 +27,22 @@ from torghut.storage.rows import IntakeResult
 
 SOURCE = "inbox"
 BATCH_MAX = 200
-POLL_S = 0.25
 
 log = structlog.get_logger(__name__)
 
 
 class Inbox:
-    """Takes the rows of one account. `run_once` is called by one thread."""
+    """Takes the rows of these accounts. `run_once` is called by one thread."""
 
     def __init__(
-        self, account: str, database: Database, *, ttl: timedelta, wake: Callable[[], None]
+        self,
+        accounts: Collection[str],
+        database: Database,
+        *,
+        ttl: timedelta,
+        wake: Callable[[Collection[str]], None],
     ) -> None:
-        self._account = account
+        self._accounts = accounts
         self._database = database
         self._ttl = ttl
         self._wake = wake
@@ -46,9 +50,10 @@ class Inbox:
 
     def run_once(self, now: datetime) -> dict[str, int]:
         """One batch; returns how many rows had which answer."""
+        rows: list[InboxRow] = []
         try:
             with self._database.transaction() as tx:
-                rows = inbox.take(tx, self._account, limit=self._limit)
+                rows = inbox.take(tx, self._accounts, limit=self._limit)
                 answers = self._answers(tx, rows, now) if rows else []
         except (DataError, IntegrityError) as error:
             if self._limit > 1:
@@ -61,7 +66,7 @@ class Inbox:
             batch.counted(one.result)
         counts = {result: sum(one.result == result for one in answers) for result in RESULTS}
         if counts[IntakeResult.CREATED]:
-            self._wake()
+            self._wake({row.account for row in rows})
         return counts
 
     def _answers(
@@ -84,13 +89,15 @@ class Inbox:
     def _read(self, row: InboxRow) -> Decision | str:
         """The decision, or why it is none."""
         try:
-            return batch.read_decision(row.body.encode(), account=self._account, ttl=self._ttl)
+            return batch.read_decision(
+                row.body.encode(), accounts=batch.Accounts.only(row.account), ttl=self._ttl
+            )
         except InvalidDecision as error:
             return str(error)[: batch.ERROR_LENGTH_MAX]
 
     def _refuse_first(self, error: str, now: datetime) -> list[InboxAnswer]:
         with self._database.transaction() as tx:
-            rows = inbox.take(tx, self._account, limit=1)
+            rows = inbox.take(tx, self._accounts, limit=1)
             said = f"cannot be stored: {error}"
             answers = [InboxAnswer(row.inbox_id, batch.INVALID, None, said) for row in rows]
             inbox.answer(tx, answers, now=now)

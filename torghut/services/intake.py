@@ -10,7 +10,7 @@ wake-up is outside the transaction (story 52), once per batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
@@ -30,9 +30,12 @@ TRIES = 3
 
 
 class IntakeDesk:
-    """Accepts decisions; thread-safe. `wake` tells executors, here or elsewhere, to look."""
+    """Accepts decisions; thread-safe. `wake` tells executors of these accounts, here or elsewhere,
+    to look."""
 
-    def __init__(self, database: Database, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, wake: Callable[[Collection[str]], None]
+    ) -> None:
         self._database = database
         self._clock = clock
         self._wake = wake
@@ -51,7 +54,7 @@ class IntakeDesk:
         telemetry.DECISION_STEPS.labels(DecisionStatus.PLANNED.value, "").inc(created)
         telemetry.DUPLICATES.labels("intake").inc(results.count(IntakeResult.REPLAYED))
         if created:
-            self._wake()
+            self._wake({decision.account for decision in batch})
         return answers
 
     def _accept(self, batch: Sequence[Decision], *, source: str) -> list[Intake]:

@@ -19,7 +19,7 @@ torghut limits reload ─▶ a row ───┴▶ this loop ─▶ settings ─
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -109,16 +109,15 @@ class LimitReload:
         self,
         owner: str,
         database: Database,
-        in_force: PolicyInForce,
-        settings: Settings,
+        limited: Sequence[tuple[Settings, PolicyInForce]],
         *,
         load: Callable[[], Settings],
         clock: Clock,
     ) -> None:
+        """`limited`: each account's settings and its policy."""
         self._owner = owner
         self._database = database
-        self._in_force = in_force
-        self._settings = settings
+        self._limited = limited
         self._load = load
         self._started_at = clock()
         self._answered: int | None = None
@@ -151,7 +150,25 @@ class LimitReload:
         return {"reloads": reloads}
 
     def _reload(self, reload_id: int | None, asked_by: str, now: datetime) -> None:
-        before = self._in_force.current
+        fresh: Settings | ConfigError
+        try:
+            fresh = self._load()
+        except ConfigError as error:
+            fresh = error
+        for settings, in_force in self._limited:
+            self._take_over(settings, in_force, fresh, reload_id, asked_by, now)
+
+    def _take_over(
+        self,
+        settings: Settings,
+        in_force: PolicyInForce,
+        fresh: Settings | ConfigError,
+        reload_id: int | None,
+        asked_by: str,
+        now: datetime,
+    ) -> None:
+        """One account's new limits, or why it keeps the old ones."""
+        before = in_force.current
         about: dict[str, object] = {
             "reload_id": reload_id,
             "owner": self._owner,
@@ -159,26 +176,41 @@ class LimitReload:
             "version_before": before.version,
         }
         try:
-            fresh = self._load()
-            after = risk_policy(self._settings.model_copy(update={"risk": fresh.risk}))
+            own = _account_of(fresh, settings)
+            after = risk_policy(settings.model_copy(update={"risk": own.risk}))
         except ConfigError as error:
-            self._report(EventKind.LIMITS_REFUSED, {**about, "error": str(error)}, now)
+            refused = {**about, "error": str(error)}
+            self._report(settings.account, EventKind.LIMITS_REFUSED, refused, now)
             log.error("limits not reloaded; the old ones stay", error=str(error))
             return
         changes = [change.as_json() for change in difference(before.tables(), after.tables())]
         about |= {
             "version_after": after.version,
             "changes": changes,
-            "needs_restart": _others_changed(self._settings, fresh),
+            "needs_restart": _others_changed(settings, own),
         }
-        self._report(EventKind.LIMITS_RELOADED, about, now)
-        self._in_force.current = after
-        log.warning("limits reloaded", **about)
+        self._report(settings.account, EventKind.LIMITS_RELOADED, about, now)
+        in_force.current = after
+        log.warning("limits reloaded", account=settings.account, **about)
 
-    def _report(self, kind: EventKind, payload: Mapping[str, object], now: datetime) -> None:
-        event = Event(kind, ACTOR, account=self._settings.account, payload=payload)
+    def _report(
+        self, account: str, kind: EventKind, payload: Mapping[str, object], now: datetime
+    ) -> None:
+        event = Event(kind, ACTOR, account=account, payload=payload)
         with self._database.transaction() as tx:
             control.add_events(tx, [event], now=now)
+
+
+def _account_of(fresh: Settings | ConfigError, running: Settings) -> Settings:
+    """The account's fresh settings. Raises ConfigError."""
+    if isinstance(fresh, ConfigError):
+        raise fresh
+    if not running.accounts and not fresh.accounts:
+        return fresh
+    if running.account not in fresh.labels:
+        mend = "put it back, or restart without it"
+        raise ConfigError(f"[accounts.{running.account}]", "is not in the settings any more", mend)
+    return fresh.of(running.account)
 
 
 def _others_changed(running: Settings, fresh: Settings) -> list[str]:

@@ -37,8 +37,12 @@ class Loop:
         *,
         interval_s: float,
         clock: Clock,
+        account: str = "",
     ) -> None:
+        """`account` stands in the lines of the log, and beside the name where loops are told
+        apart."""
         self.name = name
+        self.account = account
         self.ticked_at = time.monotonic()
         self.failures = 0
         telemetry.LOOP_FAILURES.labels(name)
@@ -47,7 +51,8 @@ class Loop:
         self._clock = clock
         self._event = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        own = f"{name} {account}" if account else name
+        self._thread = threading.Thread(target=self._run, name=own, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -75,6 +80,8 @@ class Loop:
         return max(0.0, self.stalled_s - self._interval_s)
 
     def _run(self) -> None:
+        if self.account:
+            structlog.contextvars.bind_contextvars(account=self.account)
         while not self._stopping.is_set():
             self._event.clear()
             pause_s = self._interval_s

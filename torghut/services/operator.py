@@ -99,7 +99,7 @@ def change(
 ) -> Change:
     """Put `scope` into `state`.
 
-    An account must be that of the settings or one that a process has traded; a strategy must be
+    An account must be one of the settings or one that a process has traded; a strategy must be
     in the settings, or have decided or been restricted before. Raises NotChanged (unknown scope, no
     usable reason), DatabaseUnavailable.
     """
@@ -167,7 +167,7 @@ def checked_reason(reason: str) -> str:
 def _check_known(tx: Connection, scope: str, settings: Settings) -> None:
     """A mistyped name would be "halted" while the real one goes on trading."""
     kind, _, name = scope.partition(":")
-    if kind == "account" and name != settings.account and leases.current(tx, name) is None:
+    if kind == "account" and name not in settings.labels and leases.current(tx, name) is None:
         raise NotChanged(
             Fault("account", f"{name!a} was never traded by a process on this database")
         )

@@ -15,6 +15,7 @@ from torghut.services.order_calls import OrderCaller
 from torghut.services.order_desk import OrderDesk
 from torghut.services.order_intents import IntentWriter
 from torghut.services.outside_facts import OutsideFacts
+from torghut.services.pulse import REST_S
 from torghut.services.questions import Questions
 from torghut.services.rate_budget import RateBudget
 from torghut.services.reconciler import Reconciler
@@ -23,8 +24,6 @@ from torghut.services.supervisor import Pass, Supervisor
 from torghut.storage.database import Database
 
 ORDER_THREADS = 4
-ORDER_DESK_POLL_S = 0.25
-FLATTENER_POLL_S = 0.5
 STUCK_ORDERS_POLL_S = 5.0
 
 
@@ -77,8 +76,8 @@ class OrderServices:
     def passes(self) -> Mapping[str, tuple[Pass, float]]:
         """Name → what the owner of the account runs, and the seconds between."""
         return {
-            "order_desk": (self._desk.run_once, ORDER_DESK_POLL_S),
-            "flattener": (self._flattener.run_once, FLATTENER_POLL_S),
+            "order_desk": (self._desk.run_once, REST_S),
+            "flattener": (self._flattener.run_once, REST_S),
             "stuck_orders": (self._stuck.run_once, STUCK_ORDERS_POLL_S),
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +14,7 @@ class InboxRow:
     """A row that waits for its answer."""
 
     inbox_id: int
+    account: str
     body: str
 
 
@@ -27,15 +28,15 @@ class InboxAnswer:
     error: str | None
 
 
-def take(tx: Connection, account: str, *, limit: int) -> list[InboxRow]:
+def take(tx: Connection, accounts: Collection[str], *, limit: int) -> list[InboxRow]:
     """Rows without an answer, oldest first, held until the transaction ends."""
     rows = tx.execute(
-        text("""SELECT inbox_id, body FROM decision_inbox
-        WHERE account = :account AND result IS NULL
+        text("""SELECT inbox_id, account, body FROM decision_inbox
+        WHERE account = ANY (:accounts) AND result IS NULL
         ORDER BY inbox_id LIMIT :limit FOR UPDATE SKIP LOCKED"""),
-        {"account": account, "limit": limit},
+        {"accounts": list(accounts), "limit": limit},
     )
-    return [InboxRow(row.inbox_id, row.body) for row in rows]
+    return [InboxRow(row.inbox_id, row.account, row.body) for row in rows]
 
 
 def answer(tx: Connection, answers: Sequence[InboxAnswer], *, now: datetime) -> None:

@@ -6,6 +6,8 @@ transaction mode, where LISTEN does not work, polling is all there is.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import psycopg
 from sqlalchemy import text
 
@@ -14,12 +16,19 @@ from torghut.storage.watched import WatchedConnection
 
 CHANNEL = "torghut_wake"
 LISTEN_S = 5.0
+ACCOUNT = "account:"
+"""Before the label of an account that has work."""
+SEATS = "seats"
+"""A lease was released."""
 
 
-def notify(database: Database) -> None:
-    """Tell every listening daemon that there is work. Raises DatabaseUnavailable."""
+def notify(database: Database, topics: Collection[str]) -> None:
+    """Tell every listening daemon what there is to look at. Raises DatabaseUnavailable."""
     with database.transaction() as tx:
-        tx.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+        tx.execute(
+            text("SELECT pg_notify(:channel, t) FROM unnest(CAST(:topics AS text[])) AS t"),
+            {"channel": CHANNEL, "topics": sorted(topics)},
+        )
 
 
 class Listener:
@@ -29,19 +38,23 @@ class Listener:
         self._parameters = database.parameters
         self._connection: WatchedConnection | None = None
 
-    def wait(self, timeout_s: float = LISTEN_S) -> bool:
-        """True if a wake-up came within `timeout_s`. Raises psycopg.Error when disconnected;
-        the next call connects again, and counts as a wake-up: one may have been missed."""
+    def wait(self, timeout_s: float = LISTEN_S) -> set[str]:
+        """What there is to look at, empty if nothing came within `timeout_s`; "" is everything,
+        as is said after connecting, and by processes of an earlier version.
+
+        Raises psycopg.Error when disconnected; the next call connects again.
+        """
         if self._connection is None:
             connection = WatchedConnection.connect(**self._parameters, autocommit=True)
             connection.execute(f"LISTEN {CHANNEL}")
             self._connection = connection
-            return True
+            return {""}  # something may have been missed
         try:
-            if list(self._connection.notifies(timeout=timeout_s, stop_after=1)):
-                return True
+            heard = self._connection.notifies(timeout=timeout_s, stop_after=1)
+            if topics := {one.payload for one in heard}:
+                return topics
             self._connection.execute("SELECT 1")  # silence is no proof that it still listens
-            return False
+            return set()
         except psycopg.Error:
             self.close()
             raise

@@ -46,7 +46,7 @@ KEY_LENGTH_MAX = 255
 def router(parts: WebParts, staff: Staff) -> APIRouter:
     """The routes of intake."""
     routes = APIRouter(tags=["decisions"])
-    account = parts.settings.account
+    accounts = parts.accounts
     ttl = timedelta(seconds=parts.settings.decision_ttl_s)
     batches = asyncio.Semaphore(BATCHES_AT_ONCE)
 
@@ -54,7 +54,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
         body = await read_body(request, bytes_max=BODY_BYTES_MAX)
 
         def read() -> Decision:
-            return read_decision(body, account=account, ttl=ttl, intent=idempotency_key(request))
+            return read_decision(body, accounts=accounts, ttl=ttl, intent=idempotency_key(request))
 
         try:
             decision = read() if len(body) <= INLINE_BYTES_MAX else await staff.readers.call(read)
@@ -73,7 +73,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
 
             def submit() -> bytes:
                 lines = lines_of(io.BytesIO(body))
-                answers = submit_lines(lines, parts.desk, account=account, ttl=ttl, source=SOURCE)
+                answers = submit_lines(lines, parts.desk, accounts=accounts, ttl=ttl, source=SOURCE)
                 return b"".join(json.dumps(answer).encode() + b"\n" for answer in answers)
 
             return Response(await staff.batches.call(submit), media_type=JSON_LINES[0])

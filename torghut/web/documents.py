@@ -67,7 +67,10 @@ DECISION: Document = {
             "description": "Tells decisions apart that are otherwise the same signal.",
         },
         "expires_at": {**_INSTANT, "description": "Must not trade after this."},
-        "account": {"type": "string", "description": "Only the account traded here."},
+        "account": {
+            "type": "string",
+            "description": "One that is traded here; needed where none is the default.",
+        },
         "correlation_id": {"type": "string", "maxLength": 256},
         "params": {"type": "object", "description": "The sender's own; at most 16 KiB."},
     },
@@ -282,6 +285,11 @@ ORDER_REQUEST: Document = {
                         "required": ["reason"],
                         "properties": {
                             "reason": {"type": "string", "maxLength": 500},
+                            "account": {
+                                "type": "string",
+                                "description": "Not for one decision's order; needed where none "
+                                "is the default.",
+                            },
                             "symbol": {"type": "string", "description": "orders:cancel only."},
                             "strategy": {"type": "string", "description": "orders:cancel only."},
                             "qty": {**_AMOUNT, "description": ":replace and :close only."},

@@ -3,9 +3,9 @@
 ```
 /v1/decisions/{hash}:cancel    {"reason"}
 /v1/decisions/{hash}:replace   {"reason", qty? limit_price? stop_price? trail? time_in_force?}
-/v1/orders:cancel              {"reason", symbol? strategy?}     without a filter: all of them
-/v1/positions/{symbol}:close   {"reason", qty?}
-/v1/flatten                    {"reason"}
+/v1/orders:cancel              {"reason", account? symbol? strategy?}   without a filter: all
+/v1/positions/{symbol}:close   {"reason", account? qty?}
+/v1/flatten                    {"reason", account?}
 ```
 
 202: recorded, the owner of the account works it off; 200 with Idempotent-Replayed: the same was
@@ -82,7 +82,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
 
 
 def _add_orders(routes: APIRouter, parts: WebParts, desk: RequestDesk) -> None:
-    database, account = parts.database, parts.settings.account
+    database = parts.database
 
     @routes.post("/decisions/{decision_hash}:cancel", **documents.ORDER_REQUEST)
     async def cancel(request: Request, decision_hash: str) -> Response:
@@ -106,14 +106,14 @@ def _add_orders(routes: APIRouter, parts: WebParts, desk: RequestDesk) -> None:
         return await desk.do(
             request,
             lambda asker, body: _requested(
-                order_requests.cancel_all(database, account, asker, **_filter(body))
+                order_requests.cancel_all(database, _account(parts, body), asker, **_filter(body))
             ),
-            *("symbol", "strategy"),
+            *("symbol", "strategy", "account"),
         )
 
 
 def _add_positions(routes: APIRouter, parts: WebParts, desk: RequestDesk) -> None:
-    database, account = parts.database, parts.settings.account
+    database = parts.database
 
     @routes.post("/positions/{symbol:path}:close", **documents.ORDER_REQUEST)
     async def close(request: Request, symbol: str) -> Response:
@@ -122,20 +122,25 @@ def _add_positions(routes: APIRouter, parts: WebParts, desk: RequestDesk) -> Non
             request,
             lambda asker, body: _planned(
                 order_requests.close(
-                    database, account, symbol, asker, qty=_qty(body.get("qty")), ttl=ttl
+                    database,
+                    _account(parts, body),
+                    symbol,
+                    asker,
+                    qty=_qty(body.get("qty")),
+                    ttl=ttl,
                 ),
                 asker.key,
             ),
-            "qty",
+            *("qty", "account"),
         )
 
     @routes.post("/flatten", **documents.ORDER_REQUEST)
     async def flatten(request: Request) -> Response:
-        def step(asker: Asker, _: dict[str, Any]) -> Done:
-            found = flattening.request(database, account, asker)
+        def step(asker: Asker, body: dict[str, Any]) -> Done:
+            found = flattening.request(database, _account(parts, body), asker)
             return found.as_json(), not found.created
 
-        return await desk.do(request, step)
+        return await desk.do(request, step, "account")
 
 
 def _requested(asked: Requested) -> Done:
@@ -156,6 +161,14 @@ def _refused(error: RequestRefused) -> Problem:
     if error.conflict:
         return Problem(409, "conflict", str(error))
     return invalid(error.faults, kind="invalid-request")
+
+
+def _account(parts: WebParts, body: dict[str, Any]) -> str:
+    """The account that is meant, taken out of the body."""
+    named = body.pop("account", None)
+    if named is not None and (not isinstance(named, str) or not named):
+        raise RequestRefused([Fault("account", "must be a string that is not empty")])
+    return parts.account(named)
 
 
 def _filter(body: Mapping[str, Any]) -> dict[str, str]:

@@ -8,10 +8,13 @@ from datetime import datetime
 
 from torghut.clock import Clock, utc_now
 from torghut.config import Settings
+from torghut.domain.errors import Fault
 from torghut.domain.risk_policy import RiskPolicy
+from torghut.services.batch import Accounts
 from torghut.services.intake import IntakeDesk
 from torghut.storage.database import Database
 from torghut.web.counter import Counter
+from torghut.web.problems import invalid
 from torghut.web.workers import BATCH_ANSWER_S, Workers
 
 RATE_PER_S = 2_000.0
@@ -19,8 +22,9 @@ RATE_PER_S = 2_000.0
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessFacts:
-    """What only the process itself knows: who it is, its share of the broker's rate, when it last
-    compared everything with the broker (None: never), its trade updates, its limits."""
+    """What only the process itself knows about an account: who it is, its share of the
+    broker's rate, when it last compared everything with the broker (None: never), its trade
+    updates, its limits."""
 
     owner: str
     rate_left: float
@@ -36,7 +40,7 @@ class WebParts:
 
     `health` says which loops stand still: `{"alive": bool, …}`; it must ask nobody outside.
     `ready` adds facts to /readyz; `"ready": False` in it makes the answer 503, with its `reasons`.
-    `process` is for the console; None where no daemon runs around the interface.
+    `process` is for the console, of an account; None where no daemon runs around the interface.
     `rate_per_s` is what one peer address may send.
     """
 
@@ -45,9 +49,21 @@ class WebParts:
     desk: IntakeDesk
     health: Callable[[], Mapping[str, object]]
     ready: Callable[[], Mapping[str, object]] = field(default=dict)
-    process: Callable[[], ProcessFacts | None] = lambda: None
+    process: Callable[[str], ProcessFacts | None] = lambda _account: None
     clock: Clock = utc_now
     rate_per_s: float = RATE_PER_S
+
+    @property
+    def accounts(self) -> Accounts:
+        """The accounts whose decisions are taken here."""
+        return Accounts(self.settings.labels, self.settings.default_account)
+
+    def account(self, label: str | None) -> str:
+        """The account that a request means. Raises Problem 422 where it has to name one."""
+        try:
+            return self.settings.wanted(label)
+        except ValueError as error:
+            raise invalid([Fault("account", str(error))], kind="invalid-request") from None
 
 
 class Staff:

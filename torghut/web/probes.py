@@ -3,7 +3,8 @@
 - healthz: alive, the loops tick. Asks neither the database nor the broker: killing this process
   would mend neither.
 - readyz: decisions can be taken: the database answers within READY_S, is migrated, and the
-  account's lease is known. A stand-by is ready too. Never asks the broker.
+  account's lease is known; of several accounts at least one's, so that one that its broker refuses
+  does not keep the others from their decisions. A stand-by is ready too. Never asks the broker.
 - metrics: Prometheus text; asks for a token where tokens are configured.
 """
 
@@ -53,23 +54,31 @@ class Readiness:
         return {"ready": not reasons, "reasons": reasons, **facts}
 
     def _ask_database(self, facts: dict[str, object]) -> list[str]:
-        account = self._parts.settings.account
+        labels = self._parts.settings.labels
         try:
             with self._parts.database.transaction() as tx:
                 revision = tx.execute(
                     text("SELECT version_num FROM alembic_version")
                 ).scalar_one_or_none()
-                lease = leases.current(tx, account) if revision else None
+                found = {one: leases.current(tx, one) for one in labels} if revision else {}
         except TorghutError:
             return ["the database does not answer"]
         except SQLAlchemyError:
-            revision, lease = None, None
+            revision, found = None, {}
         if revision is None:
             return ["the database is not migrated"]
         facts["schema"] = revision
-        if lease is None:
+        known = {
+            label: {"owner": lease[0], "valid": lease[2]}
+            for label, lease in found.items()
+            if lease is not None
+        }
+        if not known:
             return ["no process has taken the account's lease yet"]
-        facts["lease"] = {"owner": lease[0], "valid": lease[2]}
+        if len(labels) == 1:
+            facts["lease"] = known[labels[0]]
+        else:
+            facts["leases"] = known
         return []
 
 

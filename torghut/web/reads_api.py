@@ -79,6 +79,14 @@ class DiscrepancyQuery(PageQuery):
     status: Literal["open", "resolved"] | None = None
 
 
+class StatusQuery(BaseModel):
+    """How one account stands."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    account: Name | None = None
+
+
 class Reader:
     """Asks the read service on the readers' threads, and makes answers of what it says."""
 
@@ -152,9 +160,12 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
         return await reader.one(queries.story, decision_hash)
 
     @routes.get("/status", tags=["operation"], **documents.STATUS)
-    async def get_status() -> Response:
-        settings = parts.settings
-        stands = await reader.ask(lambda tx: queries.summary(tx, settings.account))
+    async def get_status(query: Annotated[StatusQuery, Query()]) -> Response:
+        account = parts.account(query.account)
+        stands = await reader.ask(lambda tx: queries.summary(tx, account))
+        if account not in parts.settings.labels:
+            return _json(stands)
+        settings = parts.settings.of(account)
         mode = {"trading_mode": settings.trading_mode, "trading_enabled": settings.trading_enabled}
         return _json({**stands, **mode})
 

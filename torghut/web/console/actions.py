@@ -40,7 +40,7 @@ def add(routes: APIRouter, frame: Frame) -> None:
 
 
 class Actions:
-    """The steps, for one process's account. Each returns what was done, in a sentence."""
+    """The steps, for the account that the form names. Each returns what was done, in a sentence."""
 
     def __init__(self, parts: WebParts) -> None:
         self._settings = parts.settings
@@ -56,7 +56,7 @@ class Actions:
         if kind not in ("global", "account", "strategy"):
             raise NotChanged(Fault("scope", "must be global, account or strategy"))
         scope = operator.scope_of(
-            self._settings.account if kind == "account" else None,
+            form["account"] if kind == "account" else None,
             form.get("strategy", "") if kind == "strategy" else None,
         )
         done = operator.change(
@@ -78,7 +78,7 @@ class Actions:
         if form.get("decision_hash"):
             asked = order_requests.cancel(self._database, form["decision_hash"], asker)
         else:
-            account, order = self._settings.account, form.get("broker_order_id", "")
+            account, order = form["account"], form.get("broker_order_id", "")
             asked = order_requests.cancel_order(self._database, account, order, asker)
         return f"cancel {_standing(asked)}; the order shows what becomes of it"
 
@@ -97,7 +97,7 @@ class Actions:
         """`subject`: a symbol, or cash."""
         done = tie_out.accept(
             self._database,
-            self._settings.account,
+            form["account"],
             form.get("subject", ""),
             actor=session.actor,
             reason=operator.checked_reason(form.get("reason", "")),

@@ -7,7 +7,6 @@ Advice is that of the command line (torghut.cli_words, cli_headline).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -26,11 +25,11 @@ SHOWN_MAX = 200
 
 def add(routes: APIRouter, frame: Frame) -> None:
     """The route of the page."""
-    account = frame.parts.settings.account
-    frame.page(routes, "/console/attention", "attention.html", partial(_attention, account))
+    frame.page(routes, "/console/attention", "attention.html", _attention)
 
 
-def _attention(account: str, tx: Connection, asked: Asked) -> Mapping[str, Any]:
+def _attention(tx: Connection, asked: Asked) -> Mapping[str, Any]:
+    account = asked.account
     doubts = queries.decisions(tx, Filters(status="in_doubt", account=account, limit=SHOWN_MAX))
     found = queries.discrepancies(tx, Filters(status="open", account=account, limit=SHOWN_MAX))
     for item in found:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from torghut.storage import insights
-from torghut.web.console.frame import SIGN_IN, Frame, read_form, redirect
+from torghut.web.console.frame import CHOSEN, SIGN_IN, Frame, read_form, redirect
 from torghut.web.console.live import Live
 from torghut.web.console.rendering import HEADERS
 from torghut.web.console.sessions import check_csrf, check_origin
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 def add(routes: APIRouter, frame: Frame) -> Live:
     """The routes; the stream's hub is ended by whoever ends the server."""
     _add_sign_in(routes, frame)
+    _add_choice(routes, frame)
     _add_static(routes)
 
     async def newest() -> int:
@@ -90,6 +91,22 @@ def _add_sign_in(routes: APIRouter, frame: Frame) -> None:
         ("/console/sign-out", "POST", sign_out),
     ):
         routes.add_api_route(path, answer, methods=[method], include_in_schema=False)
+
+
+def _add_choice(routes: APIRouter, frame: Frame) -> None:
+    """Which account is looked at. It changes nothing but what this browser is shown."""
+
+    async def choose(request: Request) -> Response:
+        if frame.session_of(request) is None:
+            return frame.ask_to_sign_in(request)
+        response = redirect(request.query_params.get("next", "/"))
+        account = request.query_params.get("name", "")
+        if account in frame.parts.settings.labels:
+            frame.sessions.choose(response, request, CHOSEN, account)
+        return response
+
+    path = "/console/account"
+    routes.add_api_route(path, choose, methods=["GET"], include_in_schema=False)
 
 
 def _add_static(routes: APIRouter) -> None:

@@ -44,6 +44,7 @@ log = structlog.get_logger(__name__)
 class Asked:
     """What a page was asked for; `standing` is how the account stands (queries.standing)."""
 
+    account: str
     query: Mapping[str, str]
     path: Mapping[str, str]
     now: datetime
@@ -52,6 +53,9 @@ class Asked:
 
 Look = Callable[[Connection, Asked], Mapping[str, Any]]
 Step = Callable[[Session, Mapping[str, str], datetime], str]
+
+CHOSEN = "torghut_account"
+"""The cookie that says which account is looked at, where there are several."""
 
 
 class Frame:
@@ -73,7 +77,8 @@ class Frame:
             if session is None:
                 return self.ask_to_sign_in(request)
             try:
-                seen = await self.reader.ask(partial(self._look, look, request))
+                look_at = partial(self._look, look, request, self.account(request))
+                seen = await self.reader.ask(look_at)
                 shown = partial(self.show, request, session, template, seen)
                 return await self._readers.call(shown)
             except Exception as error:  # noqa: BLE001 - shown as a page, and logged
@@ -94,6 +99,7 @@ class Frame:
                     raise stale_form()
                 form = await read_form(request)
                 check_csrf(session, form)
+                form["account"] = self._account_of(form)
                 done = partial(step, session, form, self.parts.clock())
                 said = await self._operators.call(done)
             except Exception as error:  # noqa: BLE001 - shown as a page, and logged
@@ -112,6 +118,23 @@ class Frame:
         routes.add_api_route(path, act, methods=["POST"], include_in_schema=False)
 
     # ------------------------------------------------------------------ pieces
+
+    def account(self, request: Request) -> str:
+        """The account that is looked at: the one that was chosen, else the default, else the
+        first."""
+        settings = self.parts.settings
+        chosen = request.cookies.get(CHOSEN)
+        if chosen in settings.labels:
+            return str(chosen)
+        return settings.default_account or settings.labels[0]
+
+    def _account_of(self, form: Mapping[str, str]) -> str:
+        """A form is about the account of its own page, whatever another tab has chosen since."""
+        labels = self.parts.settings.labels
+        named = form.get("account", labels[0] if len(labels) == 1 else "")
+        if named not in labels:
+            raise stale_form()
+        return named
 
     def session_of(self, request: Request) -> Session | None:
         """Who asks; None if they have to sign in first."""
@@ -137,13 +160,15 @@ class Frame:
         status: int = 200,
     ) -> Response:
         """A page with what every page has."""
-        settings = self.parts.settings
+        account = self.account(request)
+        settings = self.parts.settings.of(account)
         common: dict[str, Any] = {
             "here": request.url.path,
             "back": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
             "session": session,
             "signs_in": self.sessions.asks,
-            "account": settings.account,
+            "account": account,
+            "accounts": self.parts.settings.labels,
             "mode": settings.trading_mode,
             "shadow": not settings.trading_enabled,
             "said": self.sessions.said(request),
@@ -170,13 +195,16 @@ class Frame:
         context = {"problem": problem, "request_id": request_id_of(request)}
         return self.show(request, session, "problem.html", context, status=problem.status)
 
-    def _look(self, look: Look, request: Request, tx: Connection) -> Mapping[str, Any]:
+    def _look(
+        self, look: Look, request: Request, account: str, tx: Connection
+    ) -> Mapping[str, Any]:
         now = self.parts.clock()
         asked = Asked(
+            account=account,
             query={name: value for name, value in request.query_params.items() if value.strip()},
             path={name: str(value) for name, value in request.path_params.items()},
             now=now,
-            standing=queries.standing(tx, self.parts.settings.account, now=now),
+            standing=queries.standing(tx, account, now=now),
         )
         return {"standing": asked.standing, "query": asked.query, **look(tx, asked)}
 

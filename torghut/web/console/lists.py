@@ -37,25 +37,23 @@ AUDIT_PAGE = 50
 
 def add(routes: APIRouter, frame: Frame) -> None:
     """The routes of the lists."""
-    account = frame.parts.settings.account
     page = partial(frame.page, routes)
-    listing = partial(_listing, account)
     page(
         "/console/decisions",
         "decisions.html",
-        lambda tx, asked: listing(tx, asked, queries.decisions, DecisionQuery),
+        lambda tx, asked: _listing(tx, asked, queries.decisions, DecisionQuery),
     )
     page(
         "/console/fills",
         "fills.html",
-        lambda tx, asked: listing(tx, asked, queries.fills, ListQuery),
+        lambda tx, asked: _listing(tx, asked, queries.fills, ListQuery),
     )
     page(
         "/console/positions",
         "positions.html",
-        lambda tx, asked: listing(tx, asked, pnl.positions, PositionQuery, status="open"),
+        lambda tx, asked: _listing(tx, asked, pnl.positions, PositionQuery, status="open"),
     )
-    page("/console/orders", "orders.html", partial(_orders, account))
+    page("/console/orders", "orders.html", _orders)
     page("/console/audit", "audit.html", _audit)
 
 
@@ -83,14 +81,13 @@ def older(path: str, query: Mapping[str, str], rows: list[dict[str, Any]], limit
 
 
 def _listing(
-    account: str,
     tx: Connection,
     asked: Asked,
     list_: List,
     model: Callable[..., PageQuery],
     **fixed: str,
 ) -> Mapping[str, Any]:
-    asked_for = filters_of(asked.query, model, asked.now, **{"account": account, **fixed})
+    asked_for = filters_of(asked.query, model, asked.now, **{"account": asked.account, **fixed})
     rows = list_(tx, asked_for.filters())
     return {
         "rows": rows[: asked_for.limit],
@@ -100,12 +97,12 @@ def _listing(
     }
 
 
-def _orders(account: str, tx: Connection, asked: Asked) -> Mapping[str, Any]:
+def _orders(tx: Connection, asked: Asked) -> Mapping[str, Any]:
     """What may still be filled first, then all of them."""
-    recent = _listing(account, tx, asked, queries.executions, ListQuery)
+    recent = _listing(tx, asked, queries.executions, ListQuery)
     standing: list[dict[str, Any]] = []
     if not asked.query:
-        filters = queries.Filters(status=queries.OPEN, account=account, limit=OPEN_MAX)
+        filters = queries.Filters(status=queries.OPEN, account=asked.account, limit=OPEN_MAX)
         standing = queries.executions(tx, filters)
     return {**recent, "open": standing, "open_max": OPEN_MAX}
 

@@ -29,11 +29,11 @@ def add(routes: APIRouter, frame: Frame) -> None:
 
 
 def _overview(parts: WebParts, tx: Connection, asked: Asked) -> Mapping[str, Any]:
-    account = parts.settings.account
+    account = asked.account
     began = time.monotonic()
     newest = queries.decisions(tx, queries.Filters(account=account, limit=NEWEST))
     database_s = time.monotonic() - began
-    process = parts.process()
+    process = parts.process(account)
     return {
         "newest": newest,
         "states": queries.trading_states(tx),

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -25,8 +24,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def add(routes: APIRouter, frame: Frame) -> None:
     """The routes of profit."""
-    account = frame.parts.settings.account
-    frame.page(routes, "/console/pnl", "pnl.html", partial(_profit, account))
+    frame.page(routes, "/console/pnl", "pnl.html", _profit)
 
     async def export(request: Request) -> Response:
         session = frame.session_of(request)
@@ -36,6 +34,7 @@ def add(routes: APIRouter, frame: Frame) -> None:
         try:
             if by not in ("strategy", "symbol"):
                 raise invalid([Fault("by", "must be strategy or symbol")], kind="invalid-query")
+            account = frame.account(request)
             rows = await frame.reader.ask(lambda tx: _rows(tx, account, by))
         except Exception as error:  # noqa: BLE001 - shown as a page, and logged
             return frame.failed(request, session, error)
@@ -60,7 +59,8 @@ def as_csv(by: str, rows: list[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _profit(account: str, tx: Connection, _asked: Asked) -> Mapping[str, Any]:
+def _profit(tx: Connection, asked: Asked) -> Mapping[str, Any]:
+    account = asked.account
     whole = pnl.totals(tx, account, by="account")
     return {
         "by_strategy": _rows(tx, account, "strategy"),

@@ -29,10 +29,10 @@ def add(routes: APIRouter, frame: Frame) -> None:
     frame.page(routes, "/console/strategies", "strategies.html", partial(_strategies, frame.parts))
 
 
-def _risk(parts: WebParts, tx: Connection, _asked: Asked) -> Mapping[str, Any]:
-    process = parts.process()
-    policy = process.policy if process else risk_policy(parts.settings)
-    newest = insights.newest_verdict(tx, parts.settings.account)
+def _risk(parts: WebParts, tx: Connection, asked: Asked) -> Mapping[str, Any]:
+    process = parts.process(asked.account)
+    policy = process.policy if process else risk_policy(parts.settings.of(asked.account))
+    newest = insights.newest_verdict(tx, asked.account)
     return {
         "limits": listed(policy),
         "version": policy.version,

@@ -125,6 +125,10 @@ class Sessions:
         """It was said; do not say it again."""
         response.delete_cookie(SAID, path="/", httponly=True, samesite="strict")
 
+    def choose(self, response: Response, request: Request, cookie: str, account: str) -> None:
+        """Remember which account is looked at."""
+        _set(response, request, cookie, account, SESSION_S)
+
     def _session(self, who: str, nonce: str) -> Session:
         proof = hmac.new(self._key, f"csrf:{who}:{nonce}".encode(), hashlib.sha256)
         return Session(who, nonce, proof.hexdigest())
