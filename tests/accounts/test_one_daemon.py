@@ -105,7 +105,7 @@ def test_a_halt_is_one_accounts(three: Brokers, start: Start) -> None:
     daemon.desk.accept([*sent, *batch("beta", 3)], source="test")
     eventually(lambda: not any(map(three.open, OTHERS)))
     assert three.posts("beta") == {}
-    assert operator.state_now(three.database, "beta", "sample") is TradingState.HALTED
+    assert operator.states_now(three.database, "beta").of("sample")[0] is TradingState.HALTED
 
 
 def test_metrics_are_by_account(three: Brokers, start: Start) -> None:

@@ -10,7 +10,7 @@ import time
 from torghut.bench.figures import Figure
 from torghut.bench.grounds import ACCOUNT, BATCH, Cost, Grounds, decision_json, made
 from torghut.places import decision_ttl
-from torghut.services.batch import submit_lines
+from torghut.services.batch import Accounts, submit_lines
 from torghut.serving import serving
 
 CONNECTIONS = 32
@@ -39,7 +39,9 @@ def file(grounds: Grounds, count: int) -> list[Figure]:
     daemon = grounds.daemon
     ttl = decision_ttl(daemon.settings)
     began = time.perf_counter()
-    answers = submit_lines(iter(lines), daemon.desk, account=ACCOUNT, ttl=ttl, source="bench")
+    answers = submit_lines(
+        iter(lines), daemon.desk, accounts=Accounts((ACCOUNT,), ACCOUNT), ttl=ttl, source="bench"
+    )
     created = sum(answer["result"] == "created" for answer in answers)
     took_s = time.perf_counter() - began
     return [Figure("intake_file", created / took_s, "decisions/s", f"{count:,} JSON lines")]
