@@ -3,7 +3,7 @@
 ```
 settings ─▶ database (embedded or URL) ─▶ schema check ─▶ broker (simulator or Alpaca) ─▶ Daemon
 Daemon: supervisor(executor, settler, reconciler, live updates, guard, risk watch, order desk,
-flattener, stuck orders, key cleanup) · inbox · relays · scheduler · listener;
+flattener, stuck orders, key cleanup) · inbox · stream intakes · relays · scheduler · listener;
 HTTP around it: torghut.serving
 ```
 
@@ -32,6 +32,7 @@ from torghut.parts import (
     SETTLER_THREADS,
     inbox_loop,
     open_broker,
+    open_intakes,
     open_relays,
     own_simulator,
     owner_name,
@@ -70,11 +71,12 @@ from torghut.services.supervisor import Supervisor
 from torghut.services.tie_out import TieOut
 from torghut.services.trips import RiskWatch
 from torghut.simulator import SimConfig
-from torghut.sinks.opening import check_clients
+from torghut.sinks import opening as sinks
 from torghut.storage import wake
 from torghut.storage.database import Database
 from torghut.storage.database_faults import DatabaseFault
 from torghut.strategies.loading import load_strategy
+from torghut.streams import opening as streams
 
 SCHEDULER_POLL_S = 5.0
 STALLED_AFTER_S = 60.0
@@ -134,6 +136,7 @@ class Daemon:
             "scheduler", self.scheduler.run_once, interval_s=SCHEDULER_POLL_S, clock=utc_now
         )
         self._inbox_loop = inbox_loop(self.settings, self.database, self._wake_all)
+        self.intakes = open_intakes(settings, database, self.desk)
         self.relays = open_relays(settings, database, self.owner, self._rng)
         self._listener = wake.Listener(database)
         self._stopping = threading.Event()
@@ -187,6 +190,7 @@ class Daemon:
         self._limits_loop.start()
         self.relays.start()
         self._inbox_loop.start()
+        self.intakes.start()
         if not self.database.pooled:  # LISTEN needs a server process of its own: polling is enough
             self._listening.start()
         if self.settings.strategies:
@@ -201,6 +205,7 @@ class Daemon:
         if self.settings.strategies:
             self._scheduler_loop.stop(5)
         self._inbox_loop.stop(5)
+        self.intakes.stop()
         self.supervisor.stop()
         self.relays.stop()
         self._executor_pool.shutdown(wait=False, cancel_futures=True)
@@ -219,6 +224,7 @@ class Daemon:
                 *self.supervisor.loops,
                 self._limits_loop,
                 self._inbox_loop,
+                *self.intakes.loops,
                 *self.relays.loops,
             ]
             if loop.overdue_s > STALLED_AFTER_S
@@ -346,7 +352,8 @@ def running_daemon(
     database's.
     """
     arm_recovery_point(settings)
-    check_clients(settings.sinks)
+    sinks.check_clients(settings.sinks)
+    streams.check_clients(settings.intakes)
     with ExitStack() as stack:
         database = stack.enter_context(open_database(settings, migrating=migrating, name=name))
         warn_of_lossy_commits(database)

@@ -22,6 +22,7 @@ import typer
 from torghut import (
     cli_control,
     cli_discrepancies,
+    cli_inbox,
     cli_ledger,
     cli_orders,
     cli_outbox,
@@ -85,6 +86,7 @@ cli_control.register(app, connect)
 cli_ledger.register(app, connect)
 cli_orders.register(app)
 cli_outbox.register(app, _settings, connect)
+cli_inbox.register(app, _settings, connect)
 cli_discrepancies.register(app, connect)
 cli_reconcile.register(app, connect)
 

@@ -100,8 +100,11 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.IN_DOUBT: "in doubt",
     EventKind.RECOVERED: "order found at the broker",
     EventKind.RETURNED: "surely not taken, may be sent again",
+    EventKind.REPLACED: "order replaced",
+    EventKind.CANCELED: "order canceled",
     EventKind.ADOPTED: "order of somebody else adopted",
     EventKind.FILL_RECORDED: "fill booked",
+    EventKind.POSITION_CHANGED: "position changed",
     EventKind.ENTRY_RECORDED: "fee, transfer or opening booked",
     EventKind.ACTION_REQUESTED: "cancel or replace asked for",
     EventKind.ACTION_STARTED: "cancel or replace being sent",
@@ -116,10 +119,13 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.LIMITS_RELOADED: "limits read again",
     EventKind.LIMITS_REFUSED: "limits not read again, the old ones stay",
     EventKind.DISCREPANCY_OPENED: "discrepancy opened",
+    EventKind.DISCREPANCY_CLOSED: "discrepancy closed",
     EventKind.DISCREPANCY_RESOLVED: "discrepancy resolved",
     EventKind.LEASE_ACQUIRED: "account taken over",
     EventKind.DEAD_LETTER_RETRIED: "refused event to be given again",
     EventKind.DEAD_LETTER_DROPPED: "refused event given up",
+    EventKind.SINK_FORGOTTEN: "sink given up",
+    EventKind.INBOX_DISMISSED: "refused decision dismissed",
 }
 
 ORIGIN_WORDS: Mapping[str, str] = {

@@ -158,7 +158,11 @@ STREAM_DROPPED = Counter(
     "torghut_stream_dropped_total", "Trade updates dropped because too many waited"
 )
 
-# ------------------------------------------------------------------ the outbox
+# ------------------------------------------------------------------ streams and the outbox
+
+STREAM_INTAKE = Counter(
+    "torghut_stream_intake_total", "Messages taken from a stream, by answer", ["stream", "result"]
+)
 
 OUTBOX_LAG = Gauge("torghut_outbox_lag_events", "Events that a sink was not given yet", ["sink"])
 OUTBOX_LAG_AGE = Gauge(

@@ -91,6 +91,22 @@ def fence_removed() -> None:
     Supervisor.lease = property(kept)  # type: ignore[assignment, method-assign]
 
 
+def ack_first() -> None:
+    """A message of a stream is acknowledged when it comes, and stored then."""
+    from torghut.domain.streams import StreamAnswer
+    from torghut.services.stream_intake import StreamIntake
+
+    store = StreamIntake._store
+
+    def acknowledged(self: Any, deliveries: Any, now: Any) -> Any:
+        self._stream.acknowledge(
+            [StreamAnswer(one.message_id, "created", None, None) for one in deliveries]
+        )
+        return store(self, deliveries, now)
+
+    StreamIntake._store = acknowledged  # type: ignore[method-assign]
+
+
 def stop_instead_of_kill() -> None:
     """Not a control: at the armed point the process freezes, once (SIGSTOP), and can go on."""
     from torghut import recovery_points
@@ -110,6 +126,7 @@ BY_NAME: Mapping[str, Callable[[], None]] = {
         failed_lookup_is_absence,
         reconciler_removed,
         fence_removed,
+        ack_first,
         stop_instead_of_kill,
     )
 }

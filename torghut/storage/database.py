@@ -50,6 +50,7 @@ POOL_TIMEOUT_S = 10
 POOL_OVERFLOW = 4
 CONFLICT_TRIES = 5
 
+_BEFORE_COMMIT = "torghut.before_commit"
 _AFTER_COMMIT = "torghut.after_commit"
 
 T = TypeVar("T")
@@ -130,9 +131,12 @@ class Database:
                 DatabaseFault.UNREACHABLE, DatabaseUnavailable(unreachable(self.url, error))
             ) from error
         with connection:
+            connection.info.pop(_BEFORE_COMMIT, None)
             connection.info.pop(_AFTER_COMMIT, None)
             try:
                 yield connection
+                for last in connection.info.pop(_BEFORE_COMMIT, {}).values():
+                    last()
             except DBAPIError as error:
                 fault = fault_of(error)
                 if fault is None:
@@ -184,6 +188,12 @@ class Database:
     def close(self) -> None:
         """Close all connections; the pool must not be used afterwards."""
         self._engine.dispose()
+
+
+def before_commit(tx: Connection, key: str, call: Callable[[], object]) -> None:
+    """Call as the last thing in `tx`, a Database's transaction; once for a `key`. A savepoint that
+    is given up takes nothing back: the call has to look for itself."""
+    tx.info.setdefault(_BEFORE_COMMIT, {})[key] = call
 
 
 def after_commit(tx: Connection, call: Callable[[], object]) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, text
 
 from torghut.domain.executions import ExecutionState, event_key, observe
 from torghut.domain.orders import Order
+from torghut.storage import order_ends
 from torghut.storage.rows import ExecutionRow
 
 _COLUMNS = """execution_id, decision_id, client_order_id, broker_order_id, symbol, side, status,
@@ -66,12 +67,14 @@ def record(tx: Connection, account: str, seen: Observation, *, now: datetime) ->
         return Recorded(current.execution_id, duplicate_of=current.broker_order_id)
     attached = seen.decision_id is not None and current.decision_id is None
     if attached:
-        attach(tx, order.broker_order_id, seen.decision_id, origin=seen.origin)
+        attach(tx, order.broker_order_id, seen.decision_id, origin=seen.origin, now=now)
     _observe(tx, [(current.execution_id, order)], seen.source, now=now)
     before = execution_state(current)
     after = observe(before, order)
     if after != before:
         _store(tx, current.execution_id, after, now=now)
+    if created or after.status != before.status:
+        order_ends.note(tx, order.broker_order_id, now=now)
     return Recorded(current.execution_id, created=bool(created), attached=attached)
 
 
@@ -198,7 +201,9 @@ def _create(
     return {row.broker_order_id: row.execution_id for row in rows}
 
 
-def attach(tx: Connection, broker_order_id: str, decision_id: int | None, *, origin: str) -> bool:
+def attach(
+    tx: Connection, broker_order_id: str, decision_id: int | None, *, origin: str, now: datetime
+) -> bool:
     """Give a decision the order adopted before it came, as after a restored backup; False if the
     order is a decision's already."""
     result = tx.execute(
@@ -206,6 +211,8 @@ def attach(tx: Connection, broker_order_id: str, decision_id: int | None, *, ori
         WHERE broker_order_id = :id AND decision_id IS NULL"""),
         {"decision": decision_id, "origin": origin, "id": broker_order_id},
     )
+    if result.rowcount:
+        order_ends.note(tx, broker_order_id, now=now)
     return result.rowcount > 0
 
 
