@@ -39,6 +39,7 @@ REASON_WORDS: Mapping[str, str] = {
     Reason.NO_DEFINITE_ANSWER: "no definite answer came back",
     Reason.OWNER_LOST: "the process that was sending it stopped before it wrote the answer",
     Reason.PROVEN_ABSENT: "the broker surely has no such order, so it may be sent again",
+    Reason.ATTEMPTS_SPENT: "it was tried as often as the settings allow",
     Reason.OUT_OF_TIME: "its expires_at has passed",
     Reason.ORDER_TERMINAL: "the broker will not execute more of the order",
     Reason.RISK_CHANGED: "risk had approved it, and denied it when it was about to be sent",

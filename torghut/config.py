@@ -30,6 +30,7 @@ from pydantic_settings import (
 from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
+from torghut.domain.submission import Retries
 from torghut.domain.values import parse_symbol
 from torghut.sink_settings import Sinks
 from torghut.stream_settings import Intakes
@@ -92,6 +93,9 @@ class Settings(BaseSettings):
     reconcile_interval_s: float = Field(default=15, ge=0.1, le=3600)
     absence_grace_s: float = Field(default=30, ge=0, le=3600)
     broker_rate_per_min: int = Field(default=200, ge=1, le=1_000_000)
+    retry_attempts: int | None = Field(default=None, ge=1, le=1000)
+    retry_backoff_s: float = Field(default=1, gt=0, le=3600)
+    retry_backoff_factor: float = Field(default=2, ge=1, le=10)
     session_policy: Literal["send", "hold", "deny"] = "send"
     session_policies: Mapping[str, Literal["send", "hold", "deny"]] = Field(default_factory=dict)
     decision_ttl_s: float = Field(default=86_400, gt=0)
@@ -152,6 +156,11 @@ class Settings(BaseSettings):
             return self.apca_api_data_url
         host = urlsplit(self.base_url).hostname or ""
         return DATA_URL if host.endswith(".alpaca.markets") else self.base_url
+
+    @property
+    def retries(self) -> Retries:
+        """How often and how soon a decision that surely left no order is sent again."""
+        return Retries(self.retry_attempts, self.retry_backoff_s, self.retry_backoff_factor)
 
     @property
     def tolerance(self) -> Mapping[DiscrepancyKind, Decimal]:

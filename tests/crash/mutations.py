@@ -20,7 +20,8 @@ def shorten_waits() -> None:
     from torghut.services import loops, rate_budget, supervisor
     from torghut.storage import database
 
-    submission.BACKOFF_FIRST_S = 0.25
+    os.environ.setdefault("TORGHUT_RETRY_BACKOFF_S", "0.25")
+    submission.BACKOFF_FIRST_S = 0.25  # of cancels and replacements
     submission.LOOKUP_FIRST_S = 0.1
     loops.BACKOFF_CAP_S = 1.0
     supervisor.EXECUTOR_POLL_S = supervisor.SETTLER_POLL_S = 0.1

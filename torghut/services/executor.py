@@ -293,7 +293,11 @@ class Executor:
         """The order that was found, the halt that is due, and the step to take."""
         wait_s = self._rate_limit(placed, now)
         step = after_submit(
-            placed.proof, placed.lookup, attempt_no=placed.attempt_no, wait_s=wait_s
+            placed.proof,
+            placed.lookup,
+            attempt_no=placed.attempt_no,
+            wait_s=wait_s,
+            retries=self._settings.retries,
         )
         detail = _detail(placed)
         if placed.proof is Proof.ACCOUNT_REFUSED:
