@@ -25,7 +25,7 @@ PATHS = [
     *(f"/console/{name}" for name in ("attention", "strategies", "audit", "pnl.csv")),
     "/console/decisions/" + "a" * 64,
 ]
-ACTIONS = ("trading-state", "cancel", "resolve", "accept")
+ACTIONS = ("trading-state", "cancel", "resolve", "accept", "dismiss")
 
 
 def csrf_of(page: httpx.Response) -> str:
