@@ -160,8 +160,10 @@ STREAM_DROPPED = Counter(
 
 # ------------------------------------------------------------------ streams and the outbox
 
-STREAM_INTAKE = Counter(
-    "torghut_stream_intake_total", "Messages taken from a stream, by answer", ["stream", "result"]
+INTAKE_MESSAGES = Counter(
+    "torghut_intake_messages_total",
+    "Messages of streams that decisions came from, by answer",
+    ["intake", "result"],
 )
 
 OUTBOX_LAG = Gauge("torghut_outbox_lag_events", "Events that a sink was not given yet", ["sink"])

@@ -77,6 +77,6 @@ def test_a_message_becomes_an_order(database_url: str, tmp_path: Path) -> None:
             assert "intake-signals" in {loop.name for loop in daemon.intakes.loops}
             metrics = requests.get(f"{url}/metrics", timeout=10).text
             for result in ("created", "invalid"):
-                named = f'torghut_stream_intake_total{{result="{result}",stream="signals"}} 1.0'
+                named = f'torghut_intake_messages_total{{intake="signals",result="{result}"}} 1.0'
                 assert named in metrics
             assert lined.left() == 0

@@ -68,7 +68,7 @@ class StreamIntake:
         self._source = f"stream:{name}"
         self._held: Sequence[Delivery] = ()
         for result in RESULTS:
-            telemetry.STREAM_INTAKE.labels(name, result)
+            telemetry.INTAKE_MESSAGES.labels(name, result)
 
     def run_once(self, now: datetime) -> dict[str, int]:
         """One batch; returns how many messages had which answer.
@@ -89,7 +89,7 @@ class StreamIntake:
             self._held = ()
         for answer in answers:
             batch.counted(answer.result)
-            telemetry.STREAM_INTAKE.labels(self.name, answer.result).inc()
+            telemetry.INTAKE_MESSAGES.labels(self.name, answer.result).inc()
         return {result: sum(one.result == result for one in answers) for result in RESULTS}
 
     def close(self) -> None:
