@@ -156,6 +156,7 @@ class AccountUnit:
             self.database,
             placer,
             absence_grace_s=self.settings.absence_grace_s,
+            retries=self.settings.retries,
             pool=self._settler_pool,
             clock=utc_now,
             rng=self._rng,

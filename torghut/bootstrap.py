@@ -2,7 +2,8 @@
 
 ```
 settings ─▶ database (embedded or URL) ─▶ schema check ─▶ brokers (simulators or Alpaca) ─▶ Daemon
-Daemon: an AccountUnit for each account · seats · pulse · limits · inbox · relays · listener;
+Daemon: an AccountUnit for each account · seats · pulse · limits · inbox · stream intakes · relays ·
+listener;
 HTTP around it: torghut.serving
 ```
 
@@ -31,6 +32,7 @@ from torghut.parts import (
     Adapters,
     inbox_loop,
     open_broker,
+    open_intakes,
     open_relays,
     own_simulator,
     owner_name,
@@ -53,11 +55,12 @@ from torghut.services.loops import Loop
 from torghut.services.pulse import Pulse
 from torghut.services.seats import Seats
 from torghut.simulator import SimConfig
-from torghut.sinks.opening import check_clients
+from torghut.sinks import opening as sinks
 from torghut.storage import wake
 from torghut.storage.database import Database
 from torghut.storage.database_faults import DatabaseFault
 from torghut.storage.pulse import Work
+from torghut.streams import opening as streams
 
 STALLED_AFTER_S = 60.0
 SIMULATOR_STATE = "simulator-state.jsonl"
@@ -103,6 +106,7 @@ class Daemon:
         self._pulse_loop = Loop(
             "pulse", self._pulse.run_once, interval_s=pulse.POLL_S, clock=utc_now
         )
+        self.intakes = open_intakes(settings, database, self.desk)
         self.relays = open_relays(settings, database, self.owner, random.Random())
         self._listener = wake.Listener(database)
         self._stopping = threading.Event()
@@ -122,6 +126,7 @@ class Daemon:
         self.relays.start()
         self._inbox_loop.start()
         self._pulse_loop.start()
+        self.intakes.start()
         if not self.database.pooled:  # LISTEN needs a server process of its own: polling is enough
             self._listening.start()
 
@@ -133,6 +138,7 @@ class Daemon:
         self._limits_loop.stop(5)
         self._pulse_loop.stop(5)
         self._inbox_loop.stop(5)
+        self.intakes.stop()
         with ThreadPoolExecutor(len(self.units), "stop") as pool:  # none waits for another
             list(pool.map(AccountUnit.stop, self.units.values()))
         self.relays.stop()
@@ -140,7 +146,7 @@ class Daemon:
     def health(self) -> Mapping[str, object]:
         """Alive: no loop is overdue by STALLED_AFTER_S. Asks nobody outside."""
         own = [self._limits_loop, self._seats_loop, self._pulse_loop, self._inbox_loop]
-        own += self.relays.loops
+        own += [*self.intakes.loops, *self.relays.loops]
         loops = [loop for unit in self.units.values() for loop in unit.supervisor.loops]
         several = len(self.units) > 1
         stalled = {
@@ -231,7 +237,8 @@ def running_daemon(
     database's.
     """
     arm_recovery_point(settings)
-    check_clients(settings.sinks)
+    sinks.check_clients(settings.sinks)
+    streams.check_clients(settings.intakes)
     with ExitStack() as stack:
         database = stack.enter_context(open_database(settings, migrating=migrating, name=name))
         warn_of_lossy_commits(database)

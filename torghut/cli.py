@@ -24,6 +24,7 @@ from torghut import (
     cli_bench,
     cli_control,
     cli_discrepancies,
+    cli_inbox,
     cli_ledger,
     cli_orders,
     cli_outbox,
@@ -87,6 +88,7 @@ cli_control.register(app, connect)
 cli_ledger.register(app, connect)
 cli_orders.register(app)
 cli_outbox.register(app, _settings, connect)
+cli_inbox.register(app, _settings, connect)
 cli_discrepancies.register(app, connect)
 cli_reconcile.register(app, connect)
 cli_bench.register(app)

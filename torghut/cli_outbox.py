@@ -1,6 +1,7 @@
 """The commands about the outbox: how the sinks stand, and the events that one of them refused.
 
-Exit 0: done; 1: no such dead letter, or it is settled already; 2: no reason, or nothing named.
+Exit 0: done; 1: no such dead letter, or it is settled already; no such sink, or it is in use;
+2: no reason, or nothing named.
 """
 
 from __future__ import annotations
@@ -38,10 +39,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why; kept with it.")]
 def register(app: typer.Typer, load: Load, connect: Connect) -> None:
     """Add the commands to `app`; `connect` is called once per command that is run."""
 
-    @app.command()
-    def outbox(as_json: AsJson = False) -> None:
-        """How far each sink has been given the events, what waits, and the last error."""
-        _states(load(log_level="warning"), connect, as_json=as_json)
+    _register_outbox(app, load, connect)
 
     @app.command(name="event-schema")
     def event_schema() -> None:
@@ -90,6 +88,52 @@ def register(app: typer.Typer, load: Load, connect: Connect) -> None:
     ) -> None:
         """Give dead letters up: the sink never gets them."""
         _settle(connect, "drop", ids, sink, reason, all_=all_, as_json=as_json)
+
+
+def _register_outbox(app: typer.Typer, load: Load, connect: Connect) -> None:
+    sinks = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+    app.add_typer(sinks, name="outbox", help="How far each sink has been given the events.")
+
+    @sinks.callback()
+    def outbox(context: typer.Context, as_json: AsJson = False) -> None:
+        """How far each sink has been given the events, what waits, and the last error."""
+        if context.invoked_subcommand is None:
+            _states(load(log_level="warning"), connect, as_json=as_json)
+
+    @sinks.command()
+    def forget(
+        name: Annotated[str, typer.Argument(help="A sink that is not in the settings any more.")],
+        reason: Why,
+        as_json: AsJson = False,
+    ) -> None:
+        """Give a removed sink up: its position goes, and its dead letters are dropped."""
+        _forget(load(log_level="warning"), connect, name, reason, as_json=as_json)
+
+
+def _forget(settings: Settings, connect: Connect, name: str, reason: str, *, as_json: bool) -> None:
+    from torghut.clock import utc_now
+    from torghut.services import sink_removal
+    from torghut.services.operator import NotChanged
+
+    try:
+        with connect() as database:
+            done = sink_removal.forget(
+                database,
+                name,
+                configured=settings.sinks.keys(),
+                actor=actor(),
+                reason=reason,
+                now=utc_now(),
+            )
+    except NotChanged as error:
+        fail(f"--{error.fault.field} {error.fault.problem}; say why, it is kept", EXIT_USAGE)
+    if as_json:
+        typer.echo(json.dumps({"sink": name, **asdict(done)}))
+    else:
+        typer.echo(
+            f"{name}: forgotten; {done.lag} events it was not given,"
+            f" {done.dead_letters} dead letters dropped"
+        )
 
 
 def _states(settings: Settings, connect: Connect, *, as_json: bool) -> None:

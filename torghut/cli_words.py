@@ -39,6 +39,7 @@ REASON_WORDS: Mapping[str, str] = {
     Reason.NO_DEFINITE_ANSWER: "no definite answer came back",
     Reason.OWNER_LOST: "the process that was sending it stopped before it wrote the answer",
     Reason.PROVEN_ABSENT: "the broker surely has no such order, so it may be sent again",
+    Reason.ATTEMPTS_SPENT: "it was tried as often as the settings allow",
     Reason.OUT_OF_TIME: "its expires_at has passed",
     Reason.ORDER_TERMINAL: "the broker will not execute more of the order",
     Reason.RISK_CHANGED: "risk had approved it, and denied it when it was about to be sent",
@@ -100,8 +101,11 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.IN_DOUBT: "in doubt",
     EventKind.RECOVERED: "order found at the broker",
     EventKind.RETURNED: "surely not taken, may be sent again",
+    EventKind.REPLACED: "order replaced",
+    EventKind.CANCELED: "order canceled",
     EventKind.ADOPTED: "order of somebody else adopted",
     EventKind.FILL_RECORDED: "fill booked",
+    EventKind.POSITION_CHANGED: "position changed",
     EventKind.ENTRY_RECORDED: "fee, transfer or opening booked",
     EventKind.ACTION_REQUESTED: "cancel or replace asked for",
     EventKind.ACTION_STARTED: "cancel or replace being sent",
@@ -116,10 +120,13 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.LIMITS_RELOADED: "limits read again",
     EventKind.LIMITS_REFUSED: "limits not read again, the old ones stay",
     EventKind.DISCREPANCY_OPENED: "discrepancy opened",
+    EventKind.DISCREPANCY_CLOSED: "discrepancy closed",
     EventKind.DISCREPANCY_RESOLVED: "discrepancy resolved",
     EventKind.LEASE_ACQUIRED: "account taken over",
     EventKind.DEAD_LETTER_RETRIED: "refused event to be given again",
     EventKind.DEAD_LETTER_DROPPED: "refused event given up",
+    EventKind.SINK_FORGOTTEN: "sink given up",
+    EventKind.INBOX_DISMISSED: "refused decision dismissed",
 }
 
 ORIGIN_WORDS: Mapping[str, str] = {

@@ -39,8 +39,10 @@ from torghut.config_errors import config_error
 from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
+from torghut.domain.submission import Retries
 from torghut.domain.values import parse_symbol
 from torghut.sink_settings import Sinks
+from torghut.stream_settings import Intakes
 
 PAPER_HOST = "paper-api.alpaca.markets"
 LIVE_HOST = "api.alpaca.markets"
@@ -101,6 +103,9 @@ class Settings(BaseSettings):
     reconcile_interval_s: float = Field(default=15, ge=0.1, le=3600)
     absence_grace_s: float = Field(default=30, ge=0, le=3600)
     broker_rate_per_min: int = Field(default=200, ge=1, le=1_000_000)
+    retry_attempts: int | None = Field(default=None, ge=1, le=1000)
+    retry_backoff_s: float = Field(default=1, gt=0, le=3600)
+    retry_backoff_factor: float = Field(default=2, ge=1, le=10)
     session_policy: Literal["send", "hold", "deny"] = "send"
     session_policies: Mapping[str, Literal["send", "hold", "deny"]] = Field(default_factory=dict)
     decision_ttl_s: float = Field(default=86_400, gt=0)
@@ -116,6 +121,7 @@ class Settings(BaseSettings):
     strategies: Mapping[str, StrategyConfig] = Field(default_factory=dict)
     sinks: Sinks = Field(default_factory=dict)
     accounts: Mapping[str, AccountTable] = Field(default_factory=dict)
+    intakes: Intakes = Field(default_factory=dict)
 
     @field_validator("apca_api_base_url", "apca_api_data_url")
     @classmethod
@@ -215,6 +221,11 @@ class Settings(BaseSettings):
             return self.apca_api_data_url
         host = urlsplit(self.base_url).hostname or ""
         return DATA_URL if host.endswith(".alpaca.markets") else self.base_url
+
+    @property
+    def retries(self) -> Retries:
+        """How often and how soon a decision that surely left no order is sent again."""
+        return Retries(self.retry_attempts, self.retry_backoff_s, self.retry_backoff_factor)
 
     @property
     def tolerance(self) -> Mapping[DiscrepancyKind, Decimal]:

@@ -19,8 +19,8 @@ def config_error(error: ValidationError) -> ConfigError:
         setting = "[" + ".".join(place[:2]) + "] " + ".".join(place[2:])
     if place and place[0] == "accounts" and len(place) > 1:
         setting = _account_setting(place[1], place[2:])
-    if place and place[0] == "sinks" and len(place) > 1:
-        return _sink_error(place[1], place[-1], first["type"], first["msg"])
+    if place and place[0] in _PLACES and len(place) > 1:
+        return _place_error(place[0], place[1], place[-1], first["type"], first["msg"])
     problem = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return ConfigError(setting, "is not a known setting", "see the table in README")
@@ -35,17 +35,24 @@ def _account_setting(label: str, field: list[str]) -> str:
     return " ".join([f"[accounts.{label}]", *field])
 
 
-def _sink_error(name: str, field: str, fault: str, said: str) -> ConfigError:
-    setting = f"[sinks.{name}] {field}"
-    mend = "see docs/outbox.md"
+_PLACES = {
+    "sinks": ("sink", "log, notify, webhook, redis, nats or rabbitmq", "docs/outbox.md"),
+    "intakes": ("stream", "redis or nats", "docs/inbox.md"),
+}
+"""Tables of places outside: what one is, its kinds, and where they are documented."""
+
+
+def _place_error(table: str, name: str, field: str, fault: str, said: str) -> ConfigError:
+    what, kinds, document = _PLACES[table]
+    setting = f"[{table}.{name}] {field}"
+    mend = f"see {document}"
     if field == "[key]":
-        problem = "is no name for a sink: lower-case letters, digits, - and _"
-        return ConfigError(f"[sinks.{name}]", problem, mend)
+        problem = f"is no name for a {what}: lower-case letters, digits, - and _"
+        return ConfigError(f"[{table}.{name}]", problem, mend)
     if fault.startswith("union_tag"):
         missing = fault == "union_tag_not_found"
-        problem = "is missing" if missing else "is no kind of sink"
-        kinds = "log, notify, webhook, redis, nats or rabbitmq"
-        return ConfigError(f"[sinks.{name}] kind", problem, f"set it to {kinds}")
+        problem = "is missing" if missing else f"is no kind of {what}"
+        return ConfigError(f"[{table}.{name}] kind", problem, f"set it to {kinds}")
     if fault == "extra_forbidden":
         return ConfigError(setting, "is not a known setting of this kind", mend)
     problem = "is missing" if fault == "missing" else said.removeprefix("Value error, ")

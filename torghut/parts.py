@@ -1,4 +1,5 @@
-"""The concrete parts that bootstrap puts together: broker, market, simulator, budget, sinks.
+"""The concrete parts that bootstrap puts together: broker, market, simulator, budget, sinks,
+streams.
 
 Apart from it so that a command that needs a broker does not need the daemon.
 """
@@ -21,16 +22,19 @@ from torghut.clock import utc_now
 from torghut.config import Settings
 from torghut.places import SIMULATOR_FILE, Reach, decision_ttl
 from torghut.ports import Broker, MarketData
-from torghut.services import inbox
+from torghut.services import batch, inbox
+from torghut.services.intake import IntakeDesk
 from torghut.services.loops import Loop
 from torghut.services.pulse import REST_S
 from torghut.services.rate_budget import RateBudget
 from torghut.services.relay import Relay
 from torghut.services.relays import Relays
+from torghut.services.stream_intake import StreamIntake, StreamIntakes
 from torghut.simulator import SimConfig, Simulator
 from torghut.sinks.opening import open_sink
 from torghut.storage import durability, outbox
 from torghut.storage.database import Database
+from torghut.streams.opening import open_stream
 
 SETTLER_THREADS = 4
 
@@ -98,6 +102,24 @@ def open_relays(settings: Settings, database: Database, owner: str, rng: random.
         )
         relays.append((relay, publisher))
     return Relays(relays, utc_now)
+
+
+def open_intakes(settings: Settings, database: Database, desk: IntakeDesk) -> StreamIntakes:
+    """An intake with its stream for each `[intakes.NAME]` table."""
+    return StreamIntakes(
+        [
+            StreamIntake(
+                name,
+                open_stream(table),
+                desk,
+                database,
+                batch.Accounts(settings.labels, settings.default_account),
+                ttl=decision_ttl(settings),
+            )
+            for name, table in settings.intakes.items()
+        ],
+        utc_now,
+    )
 
 
 def owner_name() -> str:

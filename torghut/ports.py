@@ -7,6 +7,7 @@
 - `OrderUpdates`: what the broker tells by itself. Hints only; `Broker` has the truth (P8).
 - `MarketData`: reference prices and bars.
 - `Publisher`: one sink of the outbox.
+- `DecisionStream`: one stream that decisions are taken from.
 - `Strategy`: facts in, proposed decisions out; no I/O.
 """
 
@@ -23,6 +24,7 @@ from torghut.domain.exposure import AssetFacts
 from torghut.domain.orders import Order, OrderRequest
 from torghut.domain.outbox import Message
 from torghut.domain.sessions import MarketClock
+from torghut.domain.streams import Delivery, StreamAnswer
 
 T = TypeVar("T")
 
@@ -244,6 +246,28 @@ class Publisher(Protocol):
 
         Raises SinkUnavailable (again later; it may have been taken) or EventRefused (never).
         """
+        ...
+
+    def close(self) -> None: ...
+
+
+class DecisionStream(Protocol):
+    """A stream that decisions are taken from; used by one thread. All raise StreamUnavailable.
+
+    What was fetched and is not acknowledged comes again, here or to another process.
+    """
+
+    def fetch(self, limit: int) -> Sequence[Delivery]:
+        """The next messages, those that others left unacknowledged for too long among them; waits
+        for about a second where there are none."""
+        ...
+
+    def reply(self, answers: Sequence[StreamAnswer]) -> None:
+        """Tell whoever asked for it what became of messages."""
+        ...
+
+    def acknowledge(self, answers: Sequence[StreamAnswer]) -> None:
+        """The messages need not come again."""
         ...
 
     def close(self) -> None: ...

@@ -13,13 +13,14 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-_SUBJECT = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+SUBJECT = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 
 
-class _Sink(BaseModel):
+class Place(BaseModel):
+    """Something outside that this process connects to."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start: Literal["beginning", "now"] = "beginning"
     timeout_s: float = Field(default=5, gt=0, le=30)
 
     def secrets(self) -> Iterator[str]:
@@ -32,8 +33,12 @@ class _Sink(BaseModel):
                     yield from _secret_parts(address)
 
     def place(self) -> str:
-        """Where it goes, without what is secret."""
+        """Where it is, without what is secret."""
         return ""
+
+
+class _Sink(Place):
+    start: Literal["beginning", "now"] = "beginning"
 
 
 def _secret_parts(address: str) -> Iterator[str]:
@@ -51,7 +56,8 @@ def _secret_parts(address: str) -> Iterator[str]:
         yield parts.query
 
 
-def _hosts(addresses: SecretStr) -> str:
+def hosts(addresses: SecretStr) -> str:
+    """Hosts and ports of addresses, without users and passwords."""
     found = []
     for address in addresses.get_secret_value().split(","):
         parts = urlsplit(address)
@@ -59,7 +65,8 @@ def _hosts(addresses: SecretStr) -> str:
     return ",".join(found)
 
 
-def _check_address(value: SecretStr, schemes: Iterable[str]) -> SecretStr:
+def check_address(value: SecretStr, schemes: Iterable[str]) -> SecretStr:
+    """Raises ValueError for what is no address with one of the schemes."""
     allowed = tuple(schemes)
     for address in value.get_secret_value().split(","):
         try:
@@ -104,10 +111,10 @@ class WebhookSink(_Sink):
     def _url(cls, value: SecretStr) -> SecretStr:
         if "," in (urlsplit(value.get_secret_value()).netloc):
             raise ValueError("must be one address")
-        return _check_address(value, ("https", "http"))
+        return check_address(value, ("https", "http"))
 
     def place(self) -> str:
-        return _hosts(self.url)
+        return hosts(self.url)
 
 
 class RedisSink(_Sink):
@@ -121,10 +128,10 @@ class RedisSink(_Sink):
     @field_validator("url")
     @classmethod
     def _url(cls, value: SecretStr) -> SecretStr:
-        return _check_address(value, ("redis", "rediss"))
+        return check_address(value, ("redis", "rediss"))
 
     def place(self) -> str:
-        return f"{_hosts(self.url)} {self.stream}"
+        return f"{hosts(self.url)} {self.stream}"
 
 
 class NatsSink(_Sink):
@@ -133,16 +140,16 @@ class NatsSink(_Sink):
     kind: Literal["nats"]
     url: SecretStr
     stream: str = Field(default="TORGHUT", pattern=r"^[A-Za-z0-9_-]+$", max_length=255)
-    subject: str = Field(default="torghut.events", pattern=_SUBJECT, max_length=255)
+    subject: str = Field(default="torghut.events", pattern=SUBJECT, max_length=255)
     duplicate_window_s: float = Field(default=3600, ge=1, le=86_400 * 30)
 
     @field_validator("url")
     @classmethod
     def _url(cls, value: SecretStr) -> SecretStr:
-        return _check_address(value, ("nats", "tls", "ws", "wss"))
+        return check_address(value, ("nats", "tls", "ws", "wss"))
 
     def place(self) -> str:
-        return f"{_hosts(self.url)} {self.stream}"
+        return f"{hosts(self.url)} {self.stream}"
 
 
 class RabbitSink(_Sink):
@@ -155,10 +162,10 @@ class RabbitSink(_Sink):
     @field_validator("url")
     @classmethod
     def _url(cls, value: SecretStr) -> SecretStr:
-        return _check_address(value, ("amqp", "amqps"))
+        return check_address(value, ("amqp", "amqps"))
 
     def place(self) -> str:
-        return f"{_hosts(self.url)} {self.exchange}"
+        return f"{hosts(self.url)} {self.exchange}"
 
 
 SinkSettings = Annotated[

@@ -160,7 +160,13 @@ STREAM_DROPPED = Counter(
     "torghut_stream_dropped_total", "Trade updates dropped because too many waited"
 )
 
-# ------------------------------------------------------------------ the outbox
+# ------------------------------------------------------------------ streams and the outbox
+
+INTAKE_MESSAGES = Counter(
+    "torghut_intake_messages_total",
+    "Messages of streams that decisions came from, by answer",
+    ["intake", "result"],
+)
 
 OUTBOX_LAG = Gauge("torghut_outbox_lag_events", "Events that a sink was not given yet", ["sink"])
 OUTBOX_LAG_AGE = Gauge(

@@ -90,7 +90,7 @@ def test_resolved_by_whom_and_why(app: typer.Typer, database: Database) -> None:
     assert who.startswith("resolved by cli:") and why == "canceled at the broker"
     assert "canceled at the broker" in run(app, "discrepancies", "--all").output
     with database.transaction() as tx:
-        events = tx.execute(text("SELECT payload FROM events WHERE kind = 'discrepancy.resolved'"))
+        events = tx.execute(text("SELECT payload FROM events WHERE kind = 'discrepancy.closed'"))
         assert [row.payload["resolution"] for row in events] == [whole["resolution"]]
         # the same difference, seen again, is a new one
         assert discrepancies.open_(
@@ -126,5 +126,5 @@ def test_what_is_not_resolved(app: typer.Typer, database: Database) -> None:
         assert f"torghut accept about-{kind}" in str(back.exception)
     with database.transaction() as tx:
         assert len(discrepancies.standing(tx, "paper", KINDS)) == len(KINDS) - 1
-        count = text("SELECT count(*) FROM events WHERE kind = 'discrepancy.resolved'")
+        count = text("SELECT count(*) FROM events WHERE kind = 'discrepancy.closed'")
         assert tx.execute(count).scalar_one() == 1

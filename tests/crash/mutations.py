@@ -20,7 +20,8 @@ def shorten_waits() -> None:
     from torghut.services import loops, rate_budget, supervisor
     from torghut.storage import database
 
-    submission.BACKOFF_FIRST_S = 0.25
+    os.environ.setdefault("TORGHUT_RETRY_BACKOFF_S", "0.25")
+    submission.BACKOFF_FIRST_S = 0.25  # of cancels and replacements
     submission.LOOKUP_FIRST_S = 0.1
     loops.BACKOFF_CAP_S = 1.0
     supervisor.EXECUTOR_POLL_S = supervisor.SETTLER_POLL_S = 0.1
@@ -98,6 +99,22 @@ def spreading_removed() -> None:
     seats.next_move = lambda *_: None  # type: ignore[assignment]
 
 
+def ack_first() -> None:
+    """A message of a stream is acknowledged when it comes, and stored then."""
+    from torghut.domain.streams import StreamAnswer
+    from torghut.services.stream_intake import StreamIntake
+
+    store = StreamIntake._store
+
+    def acknowledged(self: Any, deliveries: Any, now: Any) -> Any:
+        self._stream.acknowledge(
+            [StreamAnswer(one.message_id, "created", None, None) for one in deliveries]
+        )
+        return store(self, deliveries, now)
+
+    StreamIntake._store = acknowledged  # type: ignore[method-assign]
+
+
 def stop_instead_of_kill() -> None:
     """Not a control: at the armed point the process freezes, once (SIGSTOP), and can go on."""
     from torghut import recovery_points
@@ -118,6 +135,7 @@ BY_NAME: Mapping[str, Callable[[], None]] = {
         reconciler_removed,
         fence_removed,
         spreading_removed,
+        ack_first,
         stop_instead_of_kill,
     )
 }

@@ -125,4 +125,25 @@ def _relays(pipe: Connection, _: Mapping[str, object]) -> None:
         pipe.poll(None)
 
 
-_TARGETS = {"daemon": _daemon, "command": _command, "run": _run, "relays": _relays}
+def _intakes(pipe: Connection, _: Mapping[str, object]) -> None:
+    """The stream intakes of a daemon, without its account and its broker."""
+    from torghut import config, parts, places
+    from torghut.clock import utc_now
+    from torghut.services.intake import IntakeDesk
+
+    settings = config.load()
+    places.set_up_logging(settings)
+    places.arm_recovery_point(settings)
+    with places.open_database(settings) as database:
+        desk = IntakeDesk(database, utc_now, lambda: None)
+        parts.open_intakes(settings, database, desk).start()
+        pipe.poll(None)
+
+
+_TARGETS = {
+    "daemon": _daemon,
+    "command": _command,
+    "run": _run,
+    "relays": _relays,
+    "intakes": _intakes,
+}

@@ -195,7 +195,19 @@ def test_labels_are_closed_sets() -> None:
     """Nothing that grows with the decisions is a label."""
     labels = {label for metric in promql.declared().values() for label in metric._labelnames}
     assert labels == {
-        *("account", "answer", "by", "change", "code", "end", "fault", "kind", "loop", "method"),
+        *(
+            "account",
+            "answer",
+            "by",
+            "change",
+            "code",
+            "end",
+            "fault",
+            "intake",
+            "kind",
+            "loop",
+            "method",
+        ),
         *("outcome", "python", "reason", "result", "route", "scope", "sink", "stage", "state"),
         *("status", "strategy", "version", "what"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -13,8 +14,10 @@ from torghut.domain.submission import (
     LOOKUP_CAP_S,
     LOOKUP_FIRST_S,
     MISSES_FOR_ABSENCE,
+    SENT_AGAIN,
     Doubt,
     Proof,
+    Retries,
     Step,
     after_lookup,
     after_submit,
@@ -213,3 +216,30 @@ def test_the_whole_step_after_a_lookup(doubt: dict[str, object], step: Step) -> 
         absence_grace_s=GRACE_S,
     )
     assert found == step
+
+
+@pytest.mark.parametrize("proof", list(Proof))
+def test_spent_attempts_end_in_questions_and_never_in_an_answer(proof: Proof) -> None:
+    """What surely left no order is asked for once more; every other row stays as it is."""
+    retries = Retries(attempts_max=3)
+    for attempt, lookup in product((1, 2, 3, 4), LOOKUPS):
+        step = after_submit(proof, lookup, attempt_no=attempt, wait_s=0, retries=retries)
+        usual = after_submit(proof, lookup, attempt_no=attempt, wait_s=0)
+        if attempt < 3 or proof not in SENT_AGAIN or lookup is Proof.FOUND:
+            assert step == usual
+        else:
+            assert (step.status, step.reason) == (S.IN_DOUBT, Reason.ATTEMPTS_SPENT)
+
+
+def test_spent_attempts_end_on_proof_alone() -> None:
+    """Found is submitted, unanswered is asked again, and only what is proven absent expires."""
+    spent = replace(doubt(), spent=True)
+    ends = {
+        proof: after_lookup(proof, spent, NOW, absence_grace_s=GRACE_S)
+        for proof in (Proof.FOUND, Proof.ABSENT, Proof.UNANSWERED)
+    }
+    assert ends[Proof.FOUND].status is S.SUBMITTED
+    assert ends[Proof.UNANSWERED].status is S.IN_DOUBT
+    assert ends[Proof.ABSENT] == Step(S.EXPIRED, Reason.ATTEMPTS_SPENT)
+    early = after_lookup(Proof.ABSENT, replace(spent, misses=0), NOW, absence_grace_s=GRACE_S)
+    assert early.status is S.IN_DOUBT

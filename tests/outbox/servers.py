@@ -76,6 +76,16 @@ class Server:
             probe.settimeout(1)
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
+    def freeze(self) -> None:
+        """SIGSTOP to it and what it started; its connections stay."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL to it and what it started."""
         process, self._process = self._process, None

@@ -23,7 +23,9 @@ from tests.services.rig import eventually
 from torghut import bootstrap, cli_outbox
 from torghut.config import Settings
 from torghut.domain.outbox import Message, SinkUnavailable
+from torghut.services import relay as relay_module
 from torghut.serving import serving
+from torghut.storage import outbox
 from torghut.storage.database import Database
 
 
@@ -145,3 +147,80 @@ def kinds(came: list[Any], hash_: str) -> list[str]:
     """Kinds of the events about a decision, as they came."""
     envelopes = [json.loads(body) for _, body in came]
     return [one["kind"] for one in envelopes if one["decision_hash"] == hash_]
+
+
+# ---------------------------------------------------------------------- forgetting a sink
+
+
+def removed(database: Database) -> None:
+    """A sink `gone` that is not in the settings: one event given, a dead letter, two that wait."""
+    with database.transaction() as tx:
+        write(tx, None, "a", "poison")
+    one = relay(database, Kept(refusing("poison")), "gone")
+    drain(one)
+    with database.transaction() as tx:
+        write(tx, None, "b", "c")
+
+
+def test_a_removed_sink_is_forgotten_with_its_dead_letters(
+    app: typer.Typer, database: Database
+) -> None:
+    removed(database)
+    assert "gone" in run(app, "outbox").output
+    (done,) = lines(run(app, "outbox", "forget", "gone", "--reason", "no more", "--json"))
+    assert done == {"sink": "gone", "lag": 2, "dead_letters": 1}
+    assert {row["sink"] for row in lines(run(app, "outbox", "--json"))} == {"new", "test"}
+    assert lines(run(app, "dead-letters", "list", "--json")) == []
+    with database.transaction() as tx:
+        rows = tx.execute(text("SELECT actor, payload FROM events WHERE kind = 'sink.forgotten'"))
+        ((actor, payload),) = [tuple(row) for row in rows]
+    assert actor.startswith("cli:") and payload["reason"] == "no more"
+    again = Kept()
+    drain(relay(database, again, "gone"))
+    assert again.steps()[:4] == ["a", "poison", "b", "c"], "set up again it is a new sink"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "code", "said"),
+    [
+        ("test", "why", 1, "is in the settings"),
+        ("nobody", "why", 1, "no sink"),
+        ("gone", " ", 2, "say why"),
+    ],
+)
+def test_what_is_not_forgotten(
+    app: typer.Typer, database: Database, name: str, reason: str, code: int, said: str
+) -> None:
+    drain(relay(database, Kept()))
+    removed(database)
+    done = run(app, "outbox", "forget", name, "--reason", reason)
+    # the text of what TorghutError says is printed by `main`
+    told = done.output + str(done.exception)
+    assert done.exit_code == code and said in told, told
+    assert "gone" in run(app, "outbox").output
+
+
+def test_a_sink_that_is_served_is_not_forgotten(app: typer.Typer, database: Database) -> None:
+    removed(database)
+    with database.transaction() as tx:
+        assert outbox.claim(tx, "gone", "another process", ttl_s=60)
+    done = run(app, "outbox", "forget", "gone", "--reason", "why")
+    assert done.exit_code == 1 and "another process" in str(done.exception)
+
+
+def test_forgotten_while_it_is_served_it_begins_anew_and_does_not_stand_still(
+    app: typer.Typer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file of settings still has it: its relay must not look idle for ever."""
+    monkeypatch.setattr(relay_module, "MEASURE_S", 0.0)
+    with database.transaction() as tx:
+        write(tx, None, "a")
+    sink = Kept()
+    one = relay(database, sink, "gone")
+    drain(one)
+    assert run(app, "outbox", "forget", "gone", "--reason", "a mistake").exit_code == 0
+    with database.transaction() as tx:
+        write(tx, None, "b")
+    for _ in range(3):
+        drain(one)
+    assert sink.steps()[-1] == "b"

@@ -298,6 +298,43 @@ def test_rabbitmq_confirms_and_waits_for_a_queue(rabbitmq_server: Server) -> Non
     assert [properties.message_id[-1] for _, properties, _ in got] == ["1", "2"]
     assert got[0][1].delivery_mode == 2 and got[0][1].type == "order.submitted"
     assert json.loads(got[0][2]) == message(1).event.envelope()
+    frozen(rabbitmq_server, sink)
+    sink.close()
+
+
+def frozen(server: Server, sink: Publisher) -> None:
+    """A server that stands still, its connections open: no sink waits for it for ever."""
+    server.freeze()
+    ended: list[BaseException] = []
+
+    def publish() -> None:
+        try:
+            sink.publish(message(3))
+        except SinkUnavailable as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=publish, daemon=True)
+    thread.start()
+    thread.join(50)  # below what /healthz takes for standing still
+    waits = thread.is_alive()
+    server.thaw()
+    thread.join()
+    assert not waits and ended
+    for _ in range(3):
+        try:
+            return sink.publish(message(3))
+        except SinkUnavailable:  # noticed only by using it
+            continue
+    raise AssertionError("it does not come back")
+
+
+@pytest.mark.parametrize("kind", ["redis", "nats"])
+def test_a_frozen_server_is_given_up(kind: str, request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue(f"{kind}_server")
+    table = {"stream": "COLD", "subject": "cold"} if kind == "nats" else {"stream": "cold"}
+    sink = opened({"kind": kind, "url": f"{kind}://127.0.0.1:{server.port}", **table})
+    sink.publish(message(1))
+    frozen(server, sink)
     sink.close()
 
 

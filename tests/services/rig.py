@@ -144,6 +144,7 @@ class Rig:
             ACCOUNT,
             self.database,
             self.placer,
+            retries=self.settings.retries,
             absence_grace_s=self.settings.absence_grace_s,
             pool=Inline(),
             clock=self.time,

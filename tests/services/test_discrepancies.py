@@ -84,7 +84,7 @@ def test_a_row_that_can_be_read_again(blind: tuple[Rig, Blind]) -> None:
     rig.reconcile()
     assert told(rig) == [("unreadable_row", order_id, TAKEN)]
     assert rig.sql("SELECT broker_order_id FROM executions") == [(order_id,)]
-    assert events(rig) == ["discrepancy.opened", "discrepancy.resolved"]
+    assert events(rig) == ["discrepancy.opened", "discrepancy.closed"]
 
 
 @pytest.mark.parametrize("ours", [True, False])

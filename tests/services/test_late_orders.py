@@ -75,7 +75,7 @@ def test_a_request_that_took_its_time_is_canceled(rig: Rig) -> None:
     assert rig.status(hash_) == ("expired", "out_of_time")
     events = [k for k in rig.events(hash_) if k.startswith("order_action")]
     assert events[0] == "order_action.requested"
-    assert rig.sql("SELECT count(*) FROM events WHERE kind = 'discrepancy.resolved'") == [(1,)]
+    assert rig.sql("SELECT count(*) FROM events WHERE kind = 'discrepancy.closed'") == [(1,)]
 
 
 def test_control_kept_if_so_configured(make_rig: MakeRig) -> None:

@@ -50,7 +50,7 @@ def test_what_is_stuck(
     rig.sql("UPDATE executions SET status = 'canceled', terminal = true, leaves_qty = 0")
     assert watch.run_once(rig.lease, now)["moved_on"] == int(alarms)
     kinds = [r[0] for r in rig.sql("SELECT kind FROM events WHERE kind LIKE 'discrepancy%'")]
-    assert kinds == (["discrepancy.opened", "discrepancy.resolved"] if alarms else [])
+    assert kinds == (["discrepancy.opened", "discrepancy.closed"] if alarms else [])
 
 
 def test_fills_that_are_never_listed(rig: Rig) -> None:

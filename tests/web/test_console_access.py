@@ -26,7 +26,7 @@ PATHS = [
     "/console/decisions/" + "a" * 64,
     "/console/account",
 ]
-ACTIONS = ("trading-state", "cancel", "resolve", "accept")
+ACTIONS = ("trading-state", "cancel", "resolve", "accept", "dismiss")
 
 
 def csrf_of(page: httpx.Response) -> str:

@@ -159,7 +159,7 @@ def test_discrepancies_are_listed_and_resolved(served: Served) -> None:
         page = served.client.get("/v1/discrepancies", params={"status": status}).json()
         assert [item["id"] for item in page["items"]] == found
     with served.database.transaction() as tx:
-        rows = tx.execute(text("SELECT actor FROM events WHERE kind = 'discrepancy.resolved'"))
+        rows = tx.execute(text("SELECT actor FROM events WHERE kind = 'discrepancy.closed'"))
         assert [row.actor for row in rows] == ["http"]
 
 

@@ -66,6 +66,7 @@ _RELOAD: Fields = {
     "asked_by": TEXT,
     "version_before": TEXT,
 }
+_ENDED: Fields = {"broker_order_id": TEXT, "symbol": TEXT, "cum_qty": AMOUNT}
 _DIFFERENCE: Fields = {"kind": TEXT, "subject": TEXT}
 _LETTER: Fields = {
     "dead_letter_id": NUMBER,
@@ -86,7 +87,11 @@ PAYLOADS: Mapping[K, Payload] = {
     K.DECISION_CLOSED: _payload("its order has ended"),
     K.SUBMIT_STARTED: _payload("the intent to send is committed", {"attempt_no": NUMBER}),
     K.SUBMITTED: _payload("the broker has the order", _DETAILED),
-    K.REJECTED: _payload("the broker refused the order", _DETAILED),
+    K.REJECTED: _payload(
+        "the broker refused the order, or (`broker_order_id`) took it and rejected it later",
+        _DETAILED,
+        {"broker_order_id": TEXT},
+    ),
     K.IN_DOUBT: _payload("nobody knows whether the broker has it", _DETAILED),
     K.RECOVERED: _payload(
         "the order was found: by asking, or (`broker_order_id`) in the broker's lists or our books",
@@ -94,12 +99,27 @@ PAYLOADS: Mapping[K, Payload] = {
         {"reason": TEXT, "detail": TEXT, "broker_order_id": TEXT},
     ),
     K.RETURNED: _payload("surely not taken; it may be sent again", _DETAILED),
+    K.REPLACED: _payload(
+        "an order of ours was replaced; its successor if it is known by then",
+        {**_ENDED, "replaced_by": TEXT_OR_NULL},
+    ),
+    K.CANCELED: _payload("an order of ours was canceled; it may have been filled in part", _ENDED),
     K.ADOPTED: _payload(
         "an order of somebody else was found", {"broker_order_id": TEXT, "symbol": TEXT}
     ),
     K.FILL_RECORDED: _payload(
         "a fill was booked",
         {"activity_id": TEXT, "symbol": TEXT, "side": SIDE, "last_qty": AMOUNT, "last_px": AMOUNT},
+    ),
+    K.POSITION_CHANGED: _payload(
+        "fills or entries changed what the account holds; one for all of a symbol in one commit",
+        {
+            "symbol": TEXT,
+            "qty_before": AMOUNT,
+            "qty": AMOUNT,
+            "avg_px": AMOUNT,
+            "realized_pl": AMOUNT,
+        },
     ),
     K.ENTRY_RECORDED: _payload(
         "position or cash changed without a fill; no `symbol`: cash alone",
@@ -145,12 +165,24 @@ PAYLOADS: Mapping[K, Payload] = {
         _DIFFERENCE,
         open_=True,
     ),
-    K.DISCREPANCY_RESOLVED: _payload("they do not any more", {**_DIFFERENCE, "resolution": TEXT}),
+    K.DISCREPANCY_CLOSED: _payload("they do not any more", {**_DIFFERENCE, "resolution": TEXT}),
+    K.DISCREPANCY_RESOLVED: _payload(
+        "what `discrepancy.closed` is called in older rows; not written any more",
+        {**_DIFFERENCE, "resolution": TEXT},
+    ),
     K.LEASE_ACQUIRED: _payload(
         "a process took the account over", {"owner": TEXT, "fencing_token": NUMBER}
     ),
     K.DEAD_LETTER_RETRIED: _payload("a person has a refused event given again", _LETTER),
     K.DEAD_LETTER_DROPPED: _payload("a person gave a refused event up", _LETTER),
+    K.SINK_FORGOTTEN: _payload(
+        "a person gave up a sink that is not in the settings any more",
+        {"sink": TEXT, "lag": NUMBER, "dead_letters": NUMBER, "reason": TEXT},
+    ),
+    K.INBOX_DISMISSED: _payload(
+        "a person has looked into a refused decision of the inbox or of a stream",
+        {"inbox_id": NUMBER, "source": TEXT, "result": TEXT, "reason": TEXT},
+    ),
 }
 
 

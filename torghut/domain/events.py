@@ -22,8 +22,11 @@ class EventKind(StrEnum):
     IN_DOUBT = "order.in_doubt"
     RECOVERED = "order.recovered"
     RETURNED = "order.returned"  # back to approved: surely not taken
+    REPLACED = "order.replaced"
+    CANCELED = "order.canceled"
     ADOPTED = "order.adopted"  # found at the broker without a decision of ours
     FILL_RECORDED = "fill.recorded"
+    POSITION_CHANGED = "position.changed"
     ENTRY_RECORDED = "entry.recorded"  # positions or cash changed without a fill
     ACTION_REQUESTED = "order_action.requested"
     ACTION_STARTED = "order_action.started"
@@ -38,10 +41,13 @@ class EventKind(StrEnum):
     LIMITS_RELOADED = "limits.reloaded"
     LIMITS_REFUSED = "limits.reload_refused"  # the old limits stay in force
     DISCREPANCY_OPENED = "discrepancy.opened"
-    DISCREPANCY_RESOLVED = "discrepancy.resolved"
+    DISCREPANCY_CLOSED = "discrepancy.closed"
+    DISCREPANCY_RESOLVED = "discrepancy.resolved"  # its name in older rows; not written any more
     LEASE_ACQUIRED = "lease.acquired"
     DEAD_LETTER_RETRIED = "dead_letter.retried"  # asked for by a person
     DEAD_LETTER_DROPPED = "dead_letter.dropped"
+    SINK_FORGOTTEN = "sink.forgotten"
+    INBOX_DISMISSED = "inbox.dismissed"  # a refused decision that a person has looked into
 
 
 @dataclass(frozen=True, slots=True)

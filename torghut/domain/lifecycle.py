@@ -97,6 +97,7 @@ class Reason(StrEnum):
     NO_DEFINITE_ANSWER = "no_definite_answer"
     OWNER_LOST = "owner_lost"  # its process died or lost the lease between intent and outcome
     PROVEN_ABSENT = "proven_absent"
+    ATTEMPTS_SPENT = "attempts_spent"  # tried as often as it may be; ends if it is proven absent
     OUT_OF_TIME = "out_of_time"
     ORDER_TERMINAL = "order_terminal"
     FACTS_AWAITED = "facts_awaited"  # judged when quote and account are known

@@ -13,6 +13,10 @@
 Absence is proven only by `MISSES_FOR_ABSENCE` definite "no such order" answers, the last of them
 `absence_grace_s` after the doubt began. A lookup that fails proves nothing (P4). After "exists"
 there is no proof of absence: the decision stays in doubt, where an operator sees it.
+
+`Retries` says how often and how soon "approved again" may be sent again; the table is the same for
+each attempt. Before each one after the first the broker is asked (services/placing), and after the
+last as well: what was tried as often as it may be goes to in_doubt, and ends only on proof.
 """
 
 from __future__ import annotations
@@ -47,6 +51,25 @@ class Proof(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a decision may be tried at the most (None: until it expires), and the pauses: the
+    first, in seconds, and by what each is longer than the one before."""
+
+    attempts_max: int | None = None
+    first_s: float = BACKOFF_FIRST_S
+    factor: float = 2.0
+
+    def spent(self, attempts: int) -> bool:
+        """True if there were as many attempts as there may be."""
+        return self.attempts_max is not None and attempts >= self.attempts_max
+
+
+UNTIL_EXPIRED = Retries()
+SENT_AGAIN = frozenset({Proof.ACCOUNT_REFUSED, Proof.RATE_LIMITED, Proof.NEVER_LEFT})
+"""What surely left no order; NOT_SENT is not among them: nothing was tried."""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """The next status of the decision, why, and when it may be taken up again."""
 
@@ -55,7 +78,14 @@ class Step:
     wait_s: float = 0.0
 
 
-def after_submit(proof: Proof, lookup: Proof | None, *, attempt_no: int, wait_s: float) -> Step:
+def after_submit(
+    proof: Proof,
+    lookup: Proof | None,
+    *,
+    attempt_no: int,
+    wait_s: float,
+    retries: Retries = UNTIL_EXPIRED,
+) -> Step:
     """The step after a submission attempt.
 
     `lookup` is what the question that follows `exists` and `refused` (or precedes a repeated
@@ -63,7 +93,11 @@ def after_submit(proof: Proof, lookup: Proof | None, *, attempt_no: int, wait_s:
     """
     if lookup is Proof.FOUND:
         return Step(DecisionStatus.SUBMITTED, Reason.RECOVERED)
-    backoff_s = backoff(attempt_no, first_s=BACKOFF_FIRST_S, cap_s=BACKOFF_CAP_S)
+    if retries.spent(attempt_no) and proof in SENT_AGAIN:
+        return Step(DecisionStatus.IN_DOUBT, Reason.ATTEMPTS_SPENT, LOOKUP_FIRST_S)
+    backoff_s = backoff(
+        attempt_no, first_s=retries.first_s, cap_s=BACKOFF_CAP_S, factor=retries.factor
+    )
     match proof:
         case Proof.ACCEPTED:
             return Step(DecisionStatus.SUBMITTED, Reason.ACCEPTED)
@@ -89,6 +123,7 @@ class Doubt:
     refused: bool  # the submission itself was refused, only its lookup failed
     expires_at: datetime
     exists: bool = False  # the broker said that it has an order of this id
+    spent: bool = False  # it was tried as often as it may be
 
 
 def after_lookup(proof: Proof, doubt: Doubt, now: datetime, *, absence_grace_s: float) -> Step:
@@ -103,11 +138,13 @@ def after_lookup(proof: Proof, doubt: Doubt, now: datetime, *, absence_grace_s: 
             return Step(DecisionStatus.REJECTED, Reason.REFUSED_BY_BROKER)
         if now >= doubt.expires_at:
             return Step(DecisionStatus.EXPIRED, Reason.OUT_OF_TIME)
+        if doubt.spent:
+            return Step(DecisionStatus.EXPIRED, Reason.ATTEMPTS_SPENT)
         return Step(DecisionStatus.APPROVED, Reason.PROVEN_ABSENT)
     wait_s = backoff(doubt.lookups + 1, first_s=LOOKUP_FIRST_S, cap_s=LOOKUP_CAP_S)
     return Step(DecisionStatus.IN_DOUBT, Reason.NO_DEFINITE_ANSWER, wait_s)
 
 
-def backoff(attempt_no: int, *, first_s: float, cap_s: float) -> float:
-    """`first_s`, doubled for each attempt after the first, up to `cap_s`, without jitter."""
-    return float(min(cap_s, first_s * 2 ** min(attempt_no - 1, 20)))
+def backoff(attempt_no: int, *, first_s: float, cap_s: float, factor: float = 2.0) -> float:
+    """`first_s`, times `factor` for each attempt after the first, up to `cap_s`; no jitter."""
+    return float(min(max(cap_s, first_s), first_s * factor ** min(attempt_no - 1, 20)))

@@ -315,7 +315,13 @@ class Executor:
             if placed.proof is Proof.ACCOUNT_REFUSED:
                 self._halt(tx, placed, now)
             number, wait_s = placed.attempt_no, self._rate_limit(placed, now)
-            step = after_submit(placed.proof, placed.lookup, attempt_no=number, wait_s=wait_s)
+            step = after_submit(
+                placed.proof,
+                placed.lookup,
+                attempt_no=number,
+                wait_s=wait_s,
+                retries=self._settings.retries,
+            )
             detail = _detail(placed)
             if placed.row.decision_id in lost:
                 step, detail = CANNOT_BE_BOOKED, "the order exists but cannot be booked"

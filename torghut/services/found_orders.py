@@ -76,7 +76,9 @@ def settle_booked(
 ) -> bool:
     """The same for a locked decision whose order is in our books, attached to it or adopted."""
     order = executions.booked(tx, decision.decision_hash)
-    if executions.attach(tx, order.broker_order_id, decision.decision_id, origin="reconciled"):
+    if executions.attach(
+        tx, order.broker_order_id, decision.decision_id, origin="reconciled", now=now
+    ):
         note_differences(tx, decision, order, actor=actor, now=now)
     return settle(tx, decision, order.broker_order_id, actor=actor, lease=lease, now=now)
 

@@ -229,7 +229,12 @@ class Relay:
             return
         self._measured_at = time.monotonic()
         with self._database.transaction() as tx:
-            (state,) = outbox.states(tx, self.sink)
+            states = outbox.states(tx, self.sink)
+        if not states:
+            log.warning("sink forgotten while it is served: it begins anew", sink=self.sink)
+            self._begun = False
+            return
+        (state,) = states
         age_s = (now - state.oldest_at).total_seconds() if state.oldest_at else 0.0
         telemetry.OUTBOX_LAG.labels(self.sink).set(state.lag)
         telemetry.OUTBOX_LAG_AGE.labels(self.sink).set(max(0.0, age_s))

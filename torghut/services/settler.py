@@ -19,7 +19,14 @@ from sqlalchemy import Connection
 from torghut.clock import Clock
 from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.orders import Order
-from torghut.domain.submission import Doubt, Proof, Step, after_lookup
+from torghut.domain.submission import (
+    UNTIL_EXPIRED,
+    Doubt,
+    Proof,
+    Retries,
+    Step,
+    after_lookup,
+)
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.placing import Placer
 from torghut.services.recording import CANNOT_BE_BOOKED, Found, book_own_orders
@@ -44,6 +51,7 @@ class Settler:
         placer: Placer,
         *,
         absence_grace_s: float,
+        retries: Retries = UNTIL_EXPIRED,
         pool: Pool,
         clock: Clock,
         rng: random.Random,
@@ -52,6 +60,7 @@ class Settler:
         self._database = database
         self._placer = placer
         self._absence_grace_s = absence_grace_s
+        self._retries = retries
         self._pool = pool
         self._clock = clock
         self._rng = rng
@@ -123,6 +132,7 @@ class Settler:
             misses=row.lookup_misses,
             refused=last is Proof.REFUSED,
             exists=last is Proof.EXISTS,
+            spent=self._retries.spent(row.attempts),
             expires_at=row.expires_at,
         )
         # judged at the instant of the question: the answer cannot be newer evidence than that

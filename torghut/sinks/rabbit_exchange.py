@@ -6,6 +6,8 @@ that no queue wants would be lost: it is not taken, and is given again until a q
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import suppress
 
 import pika
@@ -25,7 +27,10 @@ class RabbitExchange:
         self._parameters.socket_timeout = settings.timeout_s
         self._parameters.stack_timeout = settings.timeout_s
         self._parameters.blocked_connection_timeout = settings.timeout_s
-        self._parameters.heartbeat = 0  # nobody would answer one while there are no events
+        # what ends the wait for a server that is frozen, or gone without a word: nothing else does
+        self._heartbeat_s = math.ceil(settings.timeout_s)
+        self._parameters.heartbeat = self._heartbeat_s
+        self._used_at = 0.0
         self._connection: pika.BlockingConnection | None = None
         self._channel: BlockingChannel | None = None
 
@@ -57,11 +62,14 @@ class RabbitExchange:
                 connection.close()
 
     def _opened(self) -> BlockingChannel:
-        if self._channel is None or not self._channel.is_open:
+        # nobody answers heartbeats while there are no events: the server takes it for dead
+        idle = time.monotonic() - self._used_at > self._heartbeat_s
+        if self._channel is None or not self._channel.is_open or idle:
             self.close()
             self._connection = pika.BlockingConnection(self._parameters)
             channel = self._connection.channel()
             channel.exchange_declare(self._exchange, exchange_type="topic", durable=True)
             channel.confirm_delivery()
             self._channel = channel
+        self._used_at = time.monotonic()
         return self._channel

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -52,6 +52,7 @@ POOL_OVERFLOW = 4
 CONFLICT_TRIES = 5
 RESTED_S = 0.5
 
+_BEFORE_COMMIT = "torghut.before_commit"
 _AFTER_COMMIT = "torghut.after_commit"
 _RESTS_SINCE = "torghut.rests_since"
 
@@ -140,9 +141,12 @@ class Database:
                 DatabaseFault.UNREACHABLE, DatabaseUnavailable(unreachable(self.url, error))
             ) from error
         with connection:
+            connection.info.pop(_BEFORE_COMMIT, None)
             connection.info.pop(_AFTER_COMMIT, None)
             try:
                 yield connection
+                for last, items in connection.info.pop(_BEFORE_COMMIT, {}).items():
+                    last(connection, items)
             except DBAPIError as error:
                 fault = fault_of(error)
                 if fault is None:
@@ -198,6 +202,14 @@ class Database:
 
 def _note_rest(_connection: WatchedConnection | None, record: Any) -> None:
     record.info[_RESTS_SINCE] = time.monotonic()
+
+
+def before_commit(
+    tx: Connection, call: Callable[[Connection, list[T]], object], items: Iterable[T]
+) -> None:
+    """Call once, as the last thing in `tx`, a Database's transaction, with all the items that were
+    given. A savepoint that is given up takes nothing back: the call has to look for itself."""
+    tx.info.setdefault(_BEFORE_COMMIT, {}).setdefault(call, []).extend(items)
 
 
 def after_commit(tx: Connection, call: Callable[[], object]) -> None:

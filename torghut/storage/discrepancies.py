@@ -245,7 +245,7 @@ def _report(
 ) -> int:
     events = [
         Event(
-            EventKind.DISCREPANCY_RESOLVED,
+            EventKind.DISCREPANCY_CLOSED,
             actor,
             account=row.account,
             payload={"kind": row.kind, "subject": row.subject, "resolution": resolution},

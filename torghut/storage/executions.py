@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, text
 
 from torghut.domain.executions import ExecutionState, event_key, observe
 from torghut.domain.orders import Order
+from torghut.storage import order_ends
 from torghut.storage.json_arrays import json_array, jsonb_array
 from torghut.storage.rows import ExecutionRow
 
@@ -71,12 +72,16 @@ def record(
             continue
         attached = one.decision_id is not None and current.decision_id is None
         if attached:
-            attached = attach(tx, order.broker_order_id, one.decision_id, origin=one.origin)
+            attached = attach(
+                tx, order.broker_order_id, one.decision_id, origin=one.origin, now=now
+            )
         appended.append((id_, order, one.source))
         first, last = folds.get(id_) or (execution_state(current),) * 2
         folds[id_] = (first, observe(last, order))
         new = created.pop(order.broker_order_id, None) is not None
         recorded.append(Recorded(id_, created=new, attached=attached))
+        if new or folds[id_][1].status != first.status:
+            order_ends.note(tx, order.broker_order_id, now=now)
     _observe(tx, appended, now=now)
     moved = {id_: after for id_, (before, after) in folds.items() if after != before}
     _store(tx, moved, now=now)
@@ -227,7 +232,9 @@ def _create(
     return {row.broker_order_id: row.execution_id for row in rows}
 
 
-def attach(tx: Connection, broker_order_id: str, decision_id: int | None, *, origin: str) -> bool:
+def attach(
+    tx: Connection, broker_order_id: str, decision_id: int | None, *, origin: str, now: datetime
+) -> bool:
     """Give a decision the order adopted before it came, as after a restored backup; False if the
     order is a decision's already."""
     result = tx.execute(
@@ -235,6 +242,8 @@ def attach(tx: Connection, broker_order_id: str, decision_id: int | None, *, ori
         WHERE broker_order_id = :id AND decision_id IS NULL"""),
         {"decision": decision_id, "origin": origin, "id": broker_order_id},
     )
+    if result.rowcount:
+        order_ends.note(tx, broker_order_id, now=now)
     return result.rowcount > 0
 
 

@@ -13,11 +13,15 @@ from functools import partial
 
 from sqlalchemy import Connection, text
 
+from torghut.domain.events import Event, EventKind
 from torghut.domain.positions import FLAT, Position, apply_entry, apply_fill
+from torghut.domain.values import canonical_amount
+from torghut.storage import control
 
 SPLITS = frozenset({"SPLIT", "SPIN", "REORG"})
 """Types of the broker's under which units change and their cost stays."""
 STREAMED_MAX = 2_000
+ACTOR = "ledger"
 
 Step = Callable[[Position], Position]
 Key = tuple[str, str]  # strategy and symbol
@@ -30,13 +34,15 @@ def fold_positions(
     both end in the same sum."""
     taken = list(steps)
     wanted = {(strategy, symbol) for strategy, symbol, _ in taken}
-    account_folds = _positions(tx, account, sorted({symbol for _, symbol in wanted}))
+    before = _positions(tx, account, sorted({symbol for _, symbol in wanted}))
+    account_folds = dict(before)
     strategy_folds = _strategy_positions(tx, account, sorted(wanted))
     for strategy, symbol, step in taken:
         account_folds[symbol] = step(account_folds.get(symbol, FLAT))
         key = (strategy, symbol)
         strategy_folds[key] = step(strategy_folds.get(key, FLAT))
     _store(tx, account, account_folds, strategy_folds, now=now)
+    _report(tx, account, before, account_folds, now=now)
 
 
 def refold(tx: Connection, account: str, *, now: datetime) -> None:
@@ -65,9 +71,43 @@ def refold(tx: Connection, account: str, *, now: datetime) -> None:
         account_folds[row.symbol] = step(account_folds.get(row.symbol, FLAT))
         key = (row.strategy, row.symbol)
         strategy_folds[key] = step(strategy_folds.get(key, FLAT))
+    before = _positions(tx, account, None)
     for table in ("positions", "strategy_positions"):
         tx.execute(text(f"DELETE FROM {table} WHERE account = :account"), {"account": account})
     _store(tx, account, account_folds, strategy_folds, now=now)
+    _report(tx, account, before, account_folds, now=now)
+
+
+def _report(
+    tx: Connection,
+    account: str,
+    before: Mapping[str, Position],
+    after: Mapping[str, Position],
+    *,
+    now: datetime,
+) -> None:
+    """An event for each symbol whose position is another one now."""
+    changed = [
+        (symbol, before.get(symbol, FLAT), after.get(symbol, FLAT))
+        for symbol in sorted(before.keys() | after.keys())
+        if before.get(symbol, FLAT) != after.get(symbol, FLAT)
+    ]
+    events = [
+        Event(
+            EventKind.POSITION_CHANGED,
+            ACTOR,
+            account,
+            payload={
+                "symbol": symbol,
+                "qty_before": canonical_amount(old.qty),
+                "qty": canonical_amount(new.qty),
+                "avg_px": canonical_amount(new.avg_px),
+                "realized_pl": canonical_amount(new.realized_pl),
+            },
+        )
+        for symbol, old, new in changed
+    ]
+    control.add_events(tx, events, now=now)
 
 
 def entry_step(qty: Decimal, px: Decimal | None, *, keeps_cost: bool) -> Step:
@@ -75,11 +115,13 @@ def entry_step(qty: Decimal, px: Decimal | None, *, keeps_cost: bool) -> Step:
     return partial(apply_entry, qty=qty, px=None if keeps_cost else px, keeps_cost=keeps_cost)
 
 
-def _positions(tx: Connection, account: str, symbols: list[str]) -> dict[str, Position]:
+def _positions(tx: Connection, account: str, symbols: list[str] | None) -> dict[str, Position]:
+    """Of these symbols, or of all."""
+    chosen = "" if symbols is None else "AND symbol = ANY(CAST(:symbols AS text[]))"
     rows = tx.execute(
-        text("""SELECT symbol, qty, cost_basis, realized_pl FROM positions
-        WHERE account = :account AND symbol = ANY(CAST(:symbols AS text[])) FOR UPDATE"""),
-        {"account": account, "symbols": symbols},
+        text(f"""SELECT symbol, qty, cost_basis, realized_pl FROM positions
+        WHERE account = :account {chosen} FOR UPDATE"""),
+        {"account": account} | ({} if symbols is None else {"symbols": symbols}),
     )
     return {row.symbol: Position(row.qty, row.cost_basis, row.realized_pl) for row in rows}
 

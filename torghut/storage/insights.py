@@ -25,11 +25,14 @@ AUDITED = (
     EventKind.TRADING_STATE_CHANGED,
     EventKind.ACTION_REQUESTED,
     EventKind.FLATTEN_CHANGED,
+    EventKind.DISCREPANCY_CLOSED,
     EventKind.DISCREPANCY_RESOLVED,
     EventKind.ENTRY_RECORDED,
     EventKind.LIMITS_RELOADED,
     EventKind.LIMITS_REFUSED,
     EventKind.LEASE_ACQUIRED,
+    EventKind.SINK_FORGOTTEN,
+    EventKind.INBOX_DISMISSED,
 )
 """Kinds of events that somebody decided, or that change who decides."""
 

@@ -248,6 +248,34 @@ def record(
     return bool(moved)
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a sink that was given up had not got: `lag` events, and dead letters dropped with it."""
+
+    lag: int
+    dead_letters: int
+
+
+def forget(tx: Connection, sink: str, *, now: datetime) -> Forgotten | None:
+    """Delete the cursor of a sink, and drop its dead letters; None if there is no such cursor or
+    a process has it at this moment."""
+    free = tx.execute(
+        text("""SELECT 1 FROM outbox_cursors WHERE sink = :sink
+          AND (lease_until IS NULL OR lease_until <= clock_timestamp()) FOR UPDATE"""),
+        {"sink": sink},
+    ).one_or_none()
+    if free is None:
+        return None
+    (state,) = states(tx, sink)
+    tx.execute(text("DELETE FROM outbox_cursors WHERE sink = :sink"), {"sink": sink})
+    dropped = tx.execute(
+        text("""UPDATE dead_letters SET status = 'dropped', settled_at = :now
+        WHERE sink = :sink AND status IN ('dead', 'retrying')"""),
+        {"sink": sink, "now": now},
+    ).rowcount
+    return Forgotten(state.lag, dropped)
+
+
 # ---------------------------------------------------------------------- what there is
 
 

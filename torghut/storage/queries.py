@@ -28,7 +28,7 @@ from sqlalchemy import Connection, Row, text
 from torghut.domain.errors import TorghutError
 from torghut.domain.lifecycle import DecisionStatus
 from torghut.domain.values import canonical_amount, canonical_instant, canonical_json, sha256_hex
-from torghut.storage import control, leases
+from torghut.storage import control, leases, results
 
 LIMIT_MAX = 10_000
 STORY_ROWS_MAX = 1_000
@@ -168,7 +168,8 @@ def page(
 
 
 def decision(tx: Connection, decision_hash: str) -> dict[str, Any] | None:
-    """One decision with all that is stored of it, None if it is not known.
+    """One decision with all that is stored of it and its `result` (torghut.domain.results), None if
+    it is not known.
 
     A prefix of at least 8 characters will do if it is the beginning of one hash only; raises
     HashNotUsable otherwise.
@@ -186,7 +187,10 @@ def decision(tx: Connection, decision_hash: str) -> dict[str, Any] | None:
     ).all()
     if len(rows) > 1:
         raise HashNotUsable(f"{prefix} is the beginning of more than one decision_hash; give more")
-    return plain(rows[0]) if rows else None
+    if not rows:
+        return None
+    whole = plain(rows[0])
+    return {**whole, "result": results.result(tx, whole)}
 
 
 def story(tx: Connection, decision_hash: str) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ and the HTTP interface call too; none decides anything by itself.
     cancel          a decision's order, or an open order of somebody else
     resolve         a discrepancy that was looked into
     accept          the broker's amount, where ours differs
+    dismiss         a refused decision of the inbox or of a stream
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fastapi import APIRouter
 
 from torghut.domain.errors import Fault
 from torghut.domain.exposure import TradingState
-from torghut.services import operator, order_requests, tie_out
+from torghut.services import operator, order_requests, refusals, tie_out
 from torghut.services.operator import NotChanged
 from torghut.services.order_requests import Asker, Requested
 from torghut.web.console.frame import Frame
@@ -35,6 +36,7 @@ def add(routes: APIRouter, frame: Frame) -> None:
         ("cancel", actions.cancel),
         ("resolve", actions.resolve),
         ("accept", actions.accept),
+        ("dismiss", actions.dismiss),
     ):
         frame.action(routes, f"/console/{name}", step)
 
@@ -105,6 +107,15 @@ class Actions:
         )
         return f"{done['subject']}: {done['difference']} taken into our books"
 
+    def dismiss(self, session: Session, form: Form, now: datetime) -> str:
+        """`id` of a refused decision."""
+        number = _id(form.get("id", ""))
+        account, reason = self._settings.account, form.get("reason", "")
+        refusals.dismiss(
+            self._database, account, [number], actor=session.actor, reason=reason, now=now
+        )
+        return f"refused decision {number} is dismissed"
+
 
 def _standing(asked: Requested) -> str:
     return "asked for already" if asked.replayed else "asked for"
@@ -112,5 +123,5 @@ def _standing(asked: Requested) -> str:
 
 def _id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= CURSOR_MAX):
-        raise NotChanged(Fault("id", "is no number of a discrepancy"))
+        raise NotChanged(Fault("id", "is no number of what is listed"))
     return int(text)

@@ -1,6 +1,7 @@
 """Attention: all that waits for a person, each with its evidence, advice, and what may be done.
 
-in_doubt · discrepancies · what the broker listed and our books could not take · orders of others.
+in_doubt · discrepancies · what the broker listed and our books could not take · decisions of the
+inbox and of streams that were refused · orders of others.
 Advice is that of the command line (torghut.cli_words, cli_headline).
 """
 
@@ -15,12 +16,13 @@ from sqlalchemy import Connection
 from torghut import cli_words as words
 from torghut.cli_headline import next_step
 from torghut.domain.discrepancies import DRIFTS
-from torghut.storage import queries
+from torghut.storage import inbox, queries
 from torghut.storage.discrepancies import LEFT_OUT
 from torghut.storage.queries import Filters
 from torghut.web.console.frame import Asked, Frame
 
 SHOWN_MAX = 200
+BODY_SHOWN_MAX = 2_000
 
 
 def add(routes: APIRouter, frame: Frame) -> None:
@@ -41,6 +43,9 @@ def _attention(tx: Connection, asked: Asked) -> Mapping[str, Any]:
         "doubts": [_doubt(tx, row, asked) for row in doubts],
         "discrepancies": [item for item in found if item["kind"] not in LEFT_OUT],
         "left_out": [item for item in found if item["kind"] in LEFT_OUT],
+        "refused": inbox.refused(
+            tx, account, dismissed=False, limit=SHOWN_MAX, length_max=BODY_SHOWN_MAX
+        ),
         "external": queries.executions(tx, others),
         "shown_max": SHOWN_MAX,
     }

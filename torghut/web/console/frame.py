@@ -22,6 +22,7 @@ from starlette.responses import RedirectResponse
 from torghut.domain.errors import DatabaseUnavailable, Fault, InvalidDecision
 from torghut.services.operator import NotChanged, NotResolved, UnknownDiscrepancy
 from torghut.services.order_requests import RequestRefused, UnknownDecision
+from torghut.services.refusals import NothingDismissed
 from torghut.services.tie_out import NothingToAccept
 from torghut.storage import queries
 from torghut.storage.queries import HashNotUsable
@@ -239,7 +240,7 @@ def _as_problem(error: Exception) -> Exception:
         return invalid(error.faults, kind="invalid-request")
     if isinstance(error, UnknownDecision | UnknownDiscrepancy):
         return Problem(404, "unknown", str(error))
-    if isinstance(error, NotResolved | NothingToAccept):
+    if isinstance(error, NotResolved | NothingToAccept | NothingDismissed):
         return Problem(409, "not-resolved", str(error))
     if isinstance(error, HashNotUsable):
         return Problem(404, "unknown", str(error))

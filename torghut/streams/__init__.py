@@ -1,0 +1,1 @@
+"""Streams that decisions are taken from; each is a torghut.ports.DecisionStream."""
