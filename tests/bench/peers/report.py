@@ -56,10 +56,8 @@ def settings_table(place: Ground, results: Results, *, count: int, repeat: int) 
 def _quiet(results: Results) -> str:
     used = [value for figures in results.values() for value in figures.get(entrant.OTHERS, ())]
     cores = statistics.median(used) if used else 0.0
-    how = (
-        "quiet" if cores <= QUIET_CORES else "**busy**: rates and latencies are not to be relied on"
-    )
-    return f"{how} (other programs used {cores:.1f} cores, median over the runs)"
+    how = "quiet" if cores <= QUIET_CORES else "**busy**, so that only CPU times mean much"
+    return f"{how}: other programs used {cores:.1f} cores (median over the runs)"
 
 
 def figures_table(entrants: Sequence[Entrant], results: Results) -> str:
