@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.bench.peers import peer_env
+from tests.bench.peers import entrant, peer_env
 from torghut.storage import embedded
 
 PROGRAM_TIMEOUT_S = 600.0
@@ -53,6 +53,8 @@ ENTRANTS = (
     Entrant("DBOS", "on_dbos", {"intake": 0.05, "path": 0.05, "latency": 0}, "dbos"),
 )
 PHASES = ("intake", "path", "latency")
+AS_THE_OTHERS = {"full_path": entrant.PATH, "full_path_cpu": entrant.PATH_CPU}
+"""Figures of `torghut bench` that the others have too, under other names."""
 
 Results = dict[str, dict[str, list[float]]]
 """Entrant → figure → a value for each repetition."""
@@ -77,10 +79,10 @@ class Ground:
         self.query(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
         return self.server.libpq_url.replace("/postgres?", f"/{DATABASE}?")
 
-    def run(self, entrant: Entrant, phase: str, count: int) -> dict[str, float]:
+    def run(self, who: Entrant, phase: str, count: int) -> dict[str, float]:
         """The figures of one phase of one entrant."""
-        python = peer_env.python() if entrant.package else Path(sys.executable)
-        command = [python, "-m", f"tests.bench.peers.{entrant.module}", phase]
+        python = peer_env.python() if who.package else Path(sys.executable)
+        command = [python, "-m", f"tests.bench.peers.{who.module}", phase]
         command += ["--url", self.fresh_database(), "--postmaster", str(self.server.pid)]
         return figures_of([*map(str, command), "--count", str(count)])
 
@@ -92,7 +94,8 @@ class Ground:
         )
         if known.returncode != 0:
             return None
-        return figures_of(command, TORGHUT_DATABASE_URL=self.fresh_database())
+        figures = figures_of(command, TORGHUT_DATABASE_URL=self.fresh_database())
+        return {AS_THE_OTHERS.get(name, name): value for name, value in figures.items()}
 
 
 def figures_of(command: Sequence[str], **settings: str) -> dict[str, float]:
@@ -136,7 +139,7 @@ def hold(
     tell: Callable[[str], None],
 ) -> Results:
     """All runs; `tell` hears of each as it begins."""
-    results: Results = {entrant.name: {} for entrant in entrants}
+    results: Results = {who.name: {} for who in entrants}
 
     def note(name: str, figures: dict[str, float]) -> None:
         for figure, value in figures.items():
@@ -146,12 +149,12 @@ def hold(
         start = round_no % len(entrants)
         turn = [*entrants[start:], *entrants[:start]]
         for phase in PHASES:
-            for entrant in turn:
-                if phase in entrant.counts:
-                    tell(f"{round_no + 1}/{repeat} {phase}: {entrant.name}")
-                    some = max(1, round(count * entrant.counts[phase]))
-                    note(entrant.name, place.run(entrant, phase, some))
-        if any(entrant.name == "Torghut" for entrant in entrants):
+            for who in turn:
+                if phase in who.counts:
+                    tell(f"{round_no + 1}/{repeat} {phase}: {who.name}")
+                    some = max(1, round(count * who.counts[phase]))
+                    note(who.name, place.run(who, phase, some))
+        if any(who.name == "Torghut" for who in entrants):
             tell(f"{round_no + 1}/{repeat} torghut bench")
             figures = place.torghut_bench() or {}
             known = results["Torghut"]

@@ -1,8 +1,8 @@
 """The goals, and whether they are reached.
 
 A goal is on one figure of Torghut, or on its ratio to another entrant's (or to another figure of
-its own), taken within each repetition; the median over the repetitions counts. Names of figures
-that are not in `entrant` are those that `torghut bench --json` is asked for.
+its own), taken within each repetition; the median over the repetitions counts. Figures that are not
+in `entrant` are those of `torghut bench --json`, by its names.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ GOALS = (
     Goal(
         "intake, batches of 500, to pgqueuer", entrant.INTAKE, 0.7, of=("pgqueuer", entrant.INTAKE)
     ),
-    Goal("intake, single HTTP requests, per second", "http_single_per_s", 800),
-    Goal("intake, single HTTP requests, p99 ms", "http_single_p99_ms", at_most=30),
+    Goal("intake, single HTTP requests, per second", "intake_http", 800),
+    Goal("intake, single HTTP requests, p99 ms", "intake_http_p99", at_most=30),
     Goal("duplicates refused, to fresh intake", entrant.DUPLICATES, 1, of=(OURS, entrant.INTAKE)),
     Goal("duplicates refused, bytes of WAL each", entrant.DUPLICATE_WAL, at_most=1),
     Goal("full path, decisions per second", entrant.PATH, 6_000),
@@ -63,10 +63,10 @@ GOALS = (
     Goal("full path, to procrastinate", entrant.PATH, 7, of=("procrastinate", entrant.PATH)),
     Goal("full path, to DBOS", entrant.PATH, 30, of=("DBOS", entrant.PATH)),
     Goal("full path, to the floor", entrant.PATH, 0.25, of=("floor", entrant.PATH)),
-    Goal("over the wire, share of a bare loop of alpaca-py", "wire_share_of_bare_loop", 0.8),
-    Goal("accepted to POST, idle, p50 ms", "accepted_to_post_p50_ms", at_most=4),
-    Goal("accepted to POST, idle, p99 ms", "accepted_to_post_p99_ms", at_most=10),
-    Goal("accepted to POST, 200/s, p99 ms", "accepted_to_post_at_200_p99_ms", at_most=20),
+    Goal("over the wire, % of a bare loop of alpaca-py", "wire_share", 80),
+    Goal("accepted to POST, idle, p50 ms", "latency_p50", at_most=4),
+    Goal("accepted to POST, idle, p99 ms", "latency_p99", at_most=10),
+    Goal("accepted to POST, 200/s, p99 ms", "latency_paced_p99", at_most=20),
     Goal("commits per decision, alone", "commits_per_decision_alone", at_most=3),
     Goal("commits per decision, in batches", "commits_per_decision_in_batches", at_most=0.1),
     Goal("rates with 5,000,000 closed, to 10,000", "rate_share_with_5000000_closed", 0.9),
@@ -75,7 +75,7 @@ GOALS = (
     Goal("take-over after kill -9, s beyond the lease", "take_over_beyond_lease_s", at_most=2),
     Goal("start to /readyz, s", "ready_s", at_most=3),
     Goal("torghut --help, s", "help_s", at_most=0.4),
-    Goal("daemon memory, idle, MB", "memory_idle_mb", at_most=150),
+    Goal("daemon memory, idle, MB", "memory", at_most=150),
 )
 
 
