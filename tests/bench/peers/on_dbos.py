@@ -15,11 +15,11 @@ from psycopg import RawCursor
 from psycopg_pool import ConnectionPool
 
 from tests.bench.peers import work
-from tests.bench.peers.entrant import Race, main, singly
+from tests.bench.peers.entrant import WARM_UP, Race, main, singly
 
 QUEUE = "decisions"
 CONNECTIONS = 10
-SAMPLES = 12
+SAMPLES = 12 + WARM_UP
 POLLING_S = 1.0
 """Its default; a decision sent at any time waits half of it on average."""
 

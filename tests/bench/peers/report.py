@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.peers import entrant, peer_env
 from tests.bench.peers.contest import Entrant, Ground, Results
-from tests.bench.peers.goals import Outcome
+from tests.bench.peers.goals import OURS, Outcome
 
 DOCUMENT = peer_env.ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures: generated -->", "<!-- figures: end -->"
@@ -30,7 +30,8 @@ def tables(
     settings: str, entrants: Sequence[Entrant], results: Results, outcomes: Sequence[Outcome]
 ) -> str:
     """All of it."""
-    return "\n\n".join((settings, figures_table(entrants, results), goals_table(outcomes)))
+    made = (settings, figures_table(entrants, results), cpu_table(entrants, results))
+    return "\n\n".join((*made, goals_table(outcomes)))
 
 
 def settings_table(place: Ground, results: Results, *, count: int, repeat: int) -> str:
@@ -47,7 +48,7 @@ def settings_table(place: Ground, results: Results, *, count: int, repeat: int) 
         f"{_file_system(place.data_dir)} file system, Python {platform.python_version()}",
         "Postgres": f"{place.server.version}; "
         + ", ".join(f"{name} {kept[name]}" for name in SETTINGS),
-        "runs": f"{repeat} repetitions of up to {count:,} decisions, interleaved",
+        "runs": f"{repeat} × up to {count:,} decisions, interleaved",
         "the machine was": _quiet(results),
     }
     return _table(("measured on", ""), list(rows.items()))
@@ -70,6 +71,17 @@ def figures_table(entrants: Sequence[Entrant], results: Results) -> str:
         for name in names
     ]
     return _table(head, rows)
+
+
+def cpu_table(entrants: Sequence[Entrant], results: Results) -> str:
+    """CPU time beside Torghut's: what a busy machine says nearly as well as a quiet one."""
+    rows = []
+    for what, name in (("intake", entrant.INTAKE_CPU), ("full path", entrant.PATH_CPU)):
+        ours = results.get(OURS, {}).get(name, [])
+        pairs = [list(zip(results[one.name].get(name, []), ours, strict=False)) for one in entrants]
+        ratios = [[theirs / own for theirs, own in some] for some in pairs]
+        rows.append((what, *(_number(statistics.median(r)) if r else "–" for r in ratios)))
+    return _table(("CPU time, Torghut = 1", *(one.label for one in entrants)), rows)
 
 
 def goals_table(outcomes: Sequence[Outcome]) -> str:
