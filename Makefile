@@ -6,7 +6,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos model lint fmt pin rules mutate clean set-up programs
+.PHONY: help run test chaos model bench lint fmt pin rules mutate clean set-up programs
 
 PYTHON ?=
 ARGS ?=
@@ -28,6 +28,7 @@ help:
 	@echo 'make test             the same set-up, then every check and every test'
 	@echo 'make chaos            crashes, failovers and replicas in full size (docs/faults.md)'
 	@echo 'make model            every state of the submission protocol (docs/protocol.md)'
+	@echo 'make bench            how fast it is, beside its peers, into docs/benchmarks.md'
 	@echo 'make lint             the checks without the tests'
 	@echo 'make fmt              format the code'
 	@echo 'make pin              resolve the dependencies again, into constraints.txt'
@@ -53,6 +54,10 @@ chaos: set-up programs
 model: set-up programs
 	MODEL=full $(PY) -m pytest -q -s tests/model $(ARGS)
 
+# a quarter of an hour on a quiet machine; the peers get an environment of their own, build/peers
+bench: set-up
+	$(PY) -m tests.bench.peers $(ARGS)
+
 lint: set-up
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -73,7 +78,10 @@ pin: set-up
 	for kind in '' -embedded; do $(PY) -m uv --quiet pip compile pyproject.toml \
 	  $${kind:+--extra embedded} --constraint constraints.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --output-file "deploy/requirements$$kind.txt" || exit 1; done
+	  --output-file "deploy/requirements$$kind.txt" || exit 1; done && \
+	$(PY) -m uv --quiet pip compile tests/bench/peers/requirements.in --universal \
+	  --python-version 3.11 --generate-hashes --upgrade --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --output-file tests/bench/peers/requirements.txt
 
 rules: set-up
 	$(PY) deploy/prometheus/as_prometheus_rule.py
