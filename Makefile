@@ -47,7 +47,7 @@ test: lint programs
 
 # the sample of each is part of `make test`; where figures are taken, one at a time
 chaos: set-up programs
-	CHAOS=full $(PY) -m pytest -q -s tests/chaos tests/outbox/test_killed.py $(ARGS)
+	CHAOS=full $(PY) -m pytest -q -s tests/chaos tests/outbox/test_killed.py tests/streams/test_stream_killed.py $(ARGS)
 	CRASH_MATRIX=full $(PY) -m pytest -q -n $(JOBS) --maxprocesses 8 tests/crash $(ARGS)
 	@$(MAKE) --no-print-directory model ARGS=
 

@@ -18,8 +18,8 @@ class RecoveryPoint(StrEnum):
 
     INTAKE_BEFORE_COMMIT = "intake.before_commit"
     INTAKE_AFTER_COMMIT = "intake.after_commit"
-    INTAKE_BEFORE_ACK = "intake.before_ack"
-    INTAKE_AFTER_ACK = "intake.after_ack"
+    STREAM_BEFORE_ACK = "stream.before_ack"
+    STREAM_AFTER_ACK = "stream.after_ack"
     CLAIM_BEFORE_COMMIT = "claim.before_commit"
     CLAIM_AFTER_COMMIT = "claim.after_commit"
     SUBMIT_BEFORE_CALL = "submit.before_call"

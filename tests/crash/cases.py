@@ -15,7 +15,7 @@ POINTS_EACH = 1  # sample: points that each answer is played with, at least
 ANSWERS_EACH = 2  # sample: answers that each point is played with, at least
 
 # those of orders that stand are played in test_order_actions, those of the relay in tests/outbox
-_OTHER_STAGES = ("request.", "action.", "flatten.", "relay.")
+_OTHER_STAGES = ("request.", "action.", "flatten.", "relay.", "stream.")
 POINTS = tuple(point for point in P if not point.value.startswith(_OTHER_STAGES))
 
 _PREFIX = {

@@ -26,7 +26,7 @@ from torghut.recovery_points import RecoveryPoint as P
 from torghut.storage.database import Database
 
 FULL = os.environ.get("CHAOS") == "full"
-POINTS = (P.INTAKE_BEFORE_COMMIT, P.INTAKE_AFTER_COMMIT, P.INTAKE_BEFORE_ACK, P.INTAKE_AFTER_ACK)
+POINTS = (P.INTAKE_BEFORE_COMMIT, P.INTAKE_AFTER_COMMIT, P.STREAM_BEFORE_ACK, P.STREAM_AFTER_ACK)
 ROUNDS = 5 if FULL else 1
 KILLS = 40 if FULL else 1
 

@@ -82,9 +82,9 @@ class StreamIntake:
         answers = self._store(self._held, now)
         try:
             self._stream.reply(answers)
-            reached(RecoveryPoint.INTAKE_BEFORE_ACK)
+            reached(RecoveryPoint.STREAM_BEFORE_ACK)
             self._stream.acknowledge(answers)
-            reached(RecoveryPoint.INTAKE_AFTER_ACK)
+            reached(RecoveryPoint.STREAM_AFTER_ACK)
         finally:
             self._held = ()
         for answer in answers:
