@@ -28,7 +28,7 @@ def intake(race: Race) -> Mapping[str, float]:
         for _, payload in work.decisions(race.count)
     ]
     database = Database(race.url)
-    desk = IntakeDesk(database, utc_now, lambda: None)
+    desk = IntakeDesk(database, utc_now, lambda _accounts: None)
 
     def accept() -> set[IntakeResult]:
         answers = [a for some in batches(rows) for a in desk.accept(some, source="bench")]
