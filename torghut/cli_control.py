@@ -172,7 +172,7 @@ def _reload(connect: Connect, wait_s: float, account: str | None, *, as_json: bo
     from torghut.clock import utc_now
     from torghut.storage import control, leases
 
-    account = account_of(config.load(), account)
+    account = account or account_of(config.load(), None)
     with connect() as database:
         with database.transaction() as tx:
             lease = leases.current(tx, account)

@@ -68,7 +68,7 @@ def _pnl(connect: Connect, by: By, account: str | None, *, as_json: bool) -> Non
     from torghut.cli_text import line
     from torghut.storage import pnl, queries
 
-    account = account_of(config.load(log_level="warning"), account)
+    account = account or account_of(config.load(log_level="warning"), None)
     with connect() as database, database.transaction() as tx:
         queries.begin(tx)
         rows = pnl.totals(tx, account, by=by.value)
@@ -120,7 +120,7 @@ def _accept(
         reason = parse_text(reason.strip(), length_max=REASON_LENGTH_MAX)
     except ValueError as error:
         fail(f"--reason {error}; say why, it is kept", EXIT_USAGE)
-    account = account_of(config.load(log_level="warning"), account)
+    account = account or account_of(config.load(log_level="warning"), None)
     with connect() as database:
         done = tie_out.accept(
             database,

@@ -207,7 +207,7 @@ def _summary(tx: Connection, account: str | None) -> dict[str, Any]:
     from torghut import config
     from torghut.storage import queries
 
-    account = account_of(config.load(), account)
+    account = account or account_of(config.load(), None)
     newest = queries.Filters(status="open", account=account, limit=DISCREPANCIES_SHOWN)
     return {**queries.summary(tx, account), "discrepancies": queries.discrepancies(tx, newest)}
 

@@ -25,7 +25,7 @@ from torghut.storage.replicas import owners
 FAST: Mapping[str, Any] = {
     "broker": "alpaca",
     "broker_timeout_s": 2,
-    "lease_ttl_s": 3,
+    "lease_ttl_s": 6,
     "reconcile_interval_s": 0.5,
     "absence_grace_s": 0.6,
     "broker_rate_per_min": 100_000,

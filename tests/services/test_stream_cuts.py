@@ -160,6 +160,6 @@ def test_control_without_a_pass_after_the_gap_fills_are_missed(rig: Rig, passes:
             eventually(lambda: live.rig.row(hashes[1]).status == "closed")
             live.agree()
         else:
-            eventually(lambda: daemons[0].live._ends)
+            eventually(lambda: daemons[0].units["paper"].live._ends)
             assert live.differences() != []
             assert live.rig.row(hashes[0]).status == "submitted"
