@@ -98,13 +98,21 @@ class Daemon:
         chairs = {label: unit.supervisor for label, unit in self.units.items()}
         self._seats = Seats(self.owner, database, chairs, ttl_s=settings.lease_ttl_s)
         self._seats_loop = Loop(
-            "seats", self._seats.run_once, interval_s=seats.LOOK_S, clock=utc_now
+            "seats",
+            self._seats.run_once,
+            interval_s=seats.LOOK_S,
+            clock=utc_now,
+            backoff_cap_s=pulse.BACKOFF_CAP_S,
         )
         self.desk = IntakeDesk(database, utc_now, self._wake)
         self._inbox_loop = inbox_loop(self.settings, self.database, self._wake)
         self._pulse = Pulse(database, settings.labels, owned=self._owned, wake=self._wake_for)
         self._pulse_loop = Loop(
-            "pulse", self._pulse.run_once, interval_s=pulse.POLL_S, clock=utc_now
+            "pulse",
+            self._pulse.run_once,
+            interval_s=pulse.POLL_S,
+            clock=utc_now,
+            backoff_cap_s=pulse.BACKOFF_CAP_S,
         )
         self.intakes = open_intakes(settings, database, self.desk)
         self.relays = open_relays(settings, database, self.owner, random.Random())

@@ -2,7 +2,7 @@
 
 A loop waits for its interval or for a wake-up, whichever comes first; polling never stops, so a
 lost wake-up costs latency and nothing else (story 44). An exception is logged with its text and
-the loop goes on after a pause that doubles up to `BACKOFF_CAP_S`. `ticked_at` is what /healthz
+the loop goes on after a pause that doubles up to its cap. `ticked_at` is what /healthz
 reads: a loop that stands still for too long is not alive.
 """
 
@@ -38,6 +38,7 @@ class Loop:
         interval_s: float,
         clock: Clock,
         account: str = "",
+        backoff_cap_s: float = BACKOFF_CAP_S,
     ) -> None:
         """`account` stands in the lines of the log, and beside the name where loops are told
         apart."""
@@ -48,6 +49,7 @@ class Loop:
         telemetry.LOOP_FAILURES.labels(name)
         self._run_once = run_once
         self._interval_s = interval_s
+        self._backoff_cap_s = backoff_cap_s
         self._clock = clock
         self._event = threading.Event()
         self._stopping = threading.Event()
@@ -106,4 +108,4 @@ class Loop:
     def _failed(self, error: Exception) -> float:
         self.failures += 1
         telemetry.LOOP_FAILURES.labels(self.name).inc()
-        return float(min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2 ** min(self.failures - 1, 10)))
+        return float(min(self._backoff_cap_s, BACKOFF_FIRST_S * 2 ** min(self.failures - 1, 10)))

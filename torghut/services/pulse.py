@@ -21,6 +21,7 @@ from torghut.storage.pulse import Work
 
 POLL_S = 0.25
 REST_S = 5.0
+BACKOFF_CAP_S = 0.5  # others wait for it when the database is back
 STANDBY_S = 2.0  # who owns nothing looks for rows of the inbox alone, as the owners do
 SPACING_S: Mapping[Work, float] = {Work.FLATTENING: 0.5}  # each of its steps asks the broker
 
