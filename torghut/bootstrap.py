@@ -3,7 +3,7 @@
 ```
 settings ─▶ database (embedded or URL) ─▶ schema check ─▶ broker (simulator or Alpaca) ─▶ Daemon
 Daemon: supervisor(executor, settler, reconciler, live updates, guard, risk watch, order desk,
-flattener, stuck orders, key cleanup) · inbox · relays · scheduler · listener;
+flattener, stuck orders, sagas, key cleanup) · inbox · relays · scheduler · listener;
 HTTP around it: torghut.serving
 ```
 
@@ -63,6 +63,7 @@ from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Placer
 from torghut.services.questions import Questions
 from torghut.services.reconciler import Reconciler
+from torghut.services.saga_services import SagaServices
 from torghut.services.scheduler import Scheduled, Scheduler
 from torghut.services.session_gate import SessionPolicies
 from torghut.services.settler import Settler
@@ -129,6 +130,14 @@ class Daemon:
         )
         self.live = self._live_updates(at)
         self._orders = self._order_services()
+        self._sagas = SagaServices(
+            settings,
+            database,
+            self.owner,
+            make_facts=self._outside_facts,
+            wake=self.supervisor.wake,
+            clock=utc_now,
+        )
         self.scheduler = self._scheduler()
         self._scheduler_loop = Loop(
             "scheduler", self.scheduler.run_once, interval_s=SCHEDULER_POLL_S, clock=utc_now
@@ -182,6 +191,7 @@ class Daemon:
             "risk-watch": (watch.run_once, RISK_WATCH_S),
             "key-cleanup": (KeyCleanup(self.database).run_once, key_cleanup.POLL_S),
             **self._orders.passes,
+            **self._sagas.passes,
         }
         self.supervisor.start(executor, settler, self.live, more=more)
         self._limits_loop.start()
@@ -206,6 +216,7 @@ class Daemon:
         self._executor_pool.shutdown(wait=False, cancel_futures=True)
         self._settler_pool.shutdown(wait=False, cancel_futures=True)
         self._orders.close()
+        self._sagas.close()
         self._executor_facts.close()
         self.outside.close()
         self.broker.close()
