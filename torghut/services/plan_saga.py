@@ -37,7 +37,7 @@ from torghut.domain.plans import (
     OnFailure,
     PlanStatus,
 )
-from torghut.domain.sagas import StepDelayed, StepFailed
+from torghut.domain.sagas import Retry, StepDelayed, StepFailed
 from torghut.ports import OrderMonitor, PlanFinaliser, PlanItemChange, PlanReport
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.outside_facts import OutsideFacts
@@ -50,6 +50,8 @@ from torghut.storage import control, plan_reads, plans
 from torghut.storage.plans import ItemRow, PlanRow
 
 POLL_S = 0.5
+QUOTE_TRIES = 5  # for an item's quote while others have theirs
+RETRY = Retry(failures_max=15, cap_s=30.0)  # some five minutes without the broker's answers
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +83,7 @@ class PlanSteps:
             (self.finish, None),
         )
         named = zip(PLAN_STEPS, steps, strict=True)
-        return Saga(PLAN_SAGA, tuple(Step(name, act, back) for name, (act, back) in named))
+        return Saga(PLAN_SAGA, tuple(Step(name, act, back) for name, (act, back) in named), RETRY)
 
     # ------------------------------------------------------------------ prepare, fund
 
@@ -136,7 +138,8 @@ class PlanSteps:
         symbols = sorted({item.symbol for item in waiting})
         quotes = self._outside.quotes(symbols, run.now())
         missing = [s for s in symbols if price(quotes, s, phase) is None]
-        if missing and not run.last_try:
+        hopeless = run.failures + 1 >= QUOTE_TRIES and len(missing) < len(symbols)
+        if missing and not hopeless:
             raise StepDelayed(f"there is no quote for {', '.join(missing)}")
         closes = phase is Side.SELL or any(item.whole for item in waiting)
         if closes and self._outside.refresh_account() is None:
