@@ -210,6 +210,8 @@ def test_an_undo_that_is_denied_is_tried_again_under_another_identity(planning: 
                   now=rig.time(), settings=rig.settings)  # fmt: skip
     denied = "intent LIKE 'undo-1:%' AND status = 'denied'"
     planning.until(lambda: rig.count("trade_decisions", denied))
+    planning.until(lambda: planning.plan(answer.plan_id)["saga"]["undo_failures"])
+    assert "AAPL are not undone: denied" in planning.plan(answer.plan_id)["saga"]["at"]
     operator.resume(rig.database, operator.scope_of(ACCOUNT), actor="test", reason="on",
                     now=rig.time(), settings=rig.settings)  # fmt: skip
     plan = planning.finish(answer.plan_id)

@@ -14,7 +14,9 @@ _PLAN = """p.plan_id AS id, p.account, p.correlation_id, p.strategy, p.status, p
 _SAGA = """s.saga_id AS id, s.kind, s.account, s.saga_key, s.status, s.failure, s.owner, s.due_at,
   s.created_at, s.updated_at, s.finalized_at,
   (SELECT max(t.name || CASE WHEN t.error IS NULL THEN '' ELSE ': ' || t.error END)
-   FROM saga_steps t WHERE t.saga_id = s.saga_id AND t.status IN ('running', 'undoing')) AS at"""
+   FROM saga_steps t WHERE t.saga_id = s.saga_id AND t.status IN ('running', 'undoing')) AS at,
+  (SELECT coalesce(sum(t.undo_failures), 0) FROM saga_steps t
+   WHERE t.saga_id = s.saga_id)::integer AS undo_failures"""
 
 
 def plans(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
