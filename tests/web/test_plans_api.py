@@ -85,3 +85,21 @@ def test_pages_without_plans_say_what_to_do(served: Served) -> None:
     assert "torghut plan FILE" in page and "torghut order FILE" in page
     for path in ("/console/plans/7", "/console/sagas/7", "/console/plans/x"):
         assert served.client.get(path).status_code == 404
+
+
+def test_a_saga_that_cannot_be_undone_waits_for_a_person(served: Served) -> None:
+    """Attention and the saga's page say what stands in its way."""
+    served.client.post("/v1/plans", json=plan())
+    with served.database.transaction() as tx:
+        for change in (
+            "UPDATE sagas SET status = 'compensating', failure = 'sell: <b>refused</b>'",
+            "UPDATE saga_steps SET status = 'running', started_at = now() WHERE position = 0",
+            "UPDATE saga_steps SET status = 'failed', ended_at = now() WHERE position = 0",
+            "UPDATE saga_steps SET status = 'undoing', undo_failures = 3, error = 'no <i>way</i>'"
+            " WHERE position = 0",
+        ):
+            tx.execute(text(change))
+    page = served.client.get("/console/attention").text
+    assert "saga 1" in page and "failed 3 times" in page and "no &lt;i&gt;way&lt;/i&gt;" in page
+    page = served.client.get("/console/sagas/1").text
+    assert "is being undone: sell: &lt;b&gt;refused" in page
