@@ -39,6 +39,7 @@ from torghut.services.outside_facts import OutsideFacts
 from torghut.services.placing import Placer
 from torghut.services.questions import Questions
 from torghut.services.reconciler import Reconciler
+from torghut.services.saga_services import SagaServices
 from torghut.services.scheduler import Scheduled, Scheduler
 from torghut.services.session_gate import SessionPolicies
 from torghut.services.settler import Settler
@@ -112,6 +113,14 @@ class AccountUnit:
         )
         self.live = self._live_updates(at)
         self._orders = self._order_services()
+        self._sagas = SagaServices(
+            settings,
+            database,
+            owner,
+            make_facts=self._outside_facts,
+            wake=self.supervisor.wake,
+            clock=utc_now,
+        )
         self.scheduler = self._scheduler(owner)
         self._scheduler_loop = Loop(
             "scheduler",
@@ -169,6 +178,7 @@ class AccountUnit:
             "risk-watch": (watch.run_once, RISK_WATCH_S),
             **more,
             **self._orders.passes,
+            **self._sagas.passes,
         }
         self.supervisor.start(executor, settler, self.live, more=passes)
         if self.settings.strategies:
@@ -184,6 +194,7 @@ class AccountUnit:
         self._executor_pool.shutdown(wait=False, cancel_futures=True)
         self._settler_pool.shutdown(wait=False, cancel_futures=True)
         self._orders.close()
+        self._sagas.close()
         self._executor_facts.close()
         self.outside.close()
         self.broker.close()

@@ -28,6 +28,7 @@ from torghut import (
     cli_ledger,
     cli_orders,
     cli_outbox,
+    cli_plans,
     cli_reads,
     cli_reconcile,
     cli_replay,
@@ -89,6 +90,7 @@ cli_ledger.register(app, connect)
 cli_orders.register(app)
 cli_outbox.register(app, _settings, connect)
 cli_inbox.register(app, _settings, connect)
+cli_plans.register(app, _settings, connect)
 cli_discrepancies.register(app, connect)
 cli_reconcile.register(app, connect)
 cli_bench.register(app)

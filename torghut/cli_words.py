@@ -14,6 +14,8 @@ from torghut.domain.events import EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.order_actions import ActionReason, ActionStatus
 from torghut.domain.order_rules import OrderRule
+from torghut.domain.plans import ItemReason, ItemStatus, PlanStatus
+from torghut.domain.sagas import SagaStatus
 from torghut.domain.submission import Proof
 
 STATUS_WORDS: Mapping[str, str] = {
@@ -116,6 +118,18 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.ACTION_REFUSED: "cancel or replace refused",
     EventKind.ACTION_MOOT: "cancel or replace came too late",
     EventKind.FLATTEN_CHANGED: "flattening went on",
+    EventKind.PLAN_ACCEPTED: "plan stored",
+    EventKind.PLAN_ITEM_PLACED: "ordered for a plan",
+    EventKind.PLAN_FUNDED: "buys of a plan funded",
+    EventKind.PLAN_ITEM_SETTLED: "item of a plan settled",
+    EventKind.PLAN_ENDED: "plan ended",
+    EventKind.SAGA_STARTED: "saga started",
+    EventKind.SAGA_STEP_DONE: "step of a saga done",
+    EventKind.SAGA_STEP_FAILED: "step of a saga failed, to be tried again",
+    EventKind.SAGA_COMPENSATING: "saga failed, its steps are being undone",
+    EventKind.SAGA_STEP_UNDONE: "step of a saga undone",
+    EventKind.SAGA_COMPLETED: "saga completed",
+    EventKind.SAGA_COMPENSATED: "saga undone",
     EventKind.TRADING_STATE_CHANGED: "trading state changed",
     EventKind.LIMITS_RELOADED: "limits read again",
     EventKind.LIMITS_REFUSED: "limits not read again, the old ones stay",
@@ -127,6 +141,41 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.DEAD_LETTER_DROPPED: "refused event given up",
     EventKind.SINK_FORGOTTEN: "sink given up",
     EventKind.INBOX_DISMISSED: "refused decision dismissed",
+}
+
+PLAN_WORDS: Mapping[str, str] = {
+    PlanStatus.WORKING: "being carried out",
+    PlanStatus.COMPLETED: "carried out",
+    PlanStatus.STOPPED: "stopped; what was filled stays",
+    PlanStatus.UNDONE: "stopped; what was filled was undone",
+}
+
+ITEM_WORDS: Mapping[str, str] = {
+    ItemStatus.PENDING: "waits for its phase",
+    ItemStatus.PLACED: "ordered",
+    ItemStatus.SUCCEEDED: "filled",
+    ItemStatus.FAILED: "not filled as wanted",
+    ItemStatus.SKIPPED: "not ordered",
+    ItemStatus.DUPLICATE: "the same as an earlier item",
+}
+
+ITEM_REASON_WORDS: Mapping[str, str] = {
+    ItemReason.MICRO_ORDER: "the amount is below the plan's minimum",
+    ItemReason.NO_WHOLE_SHARE: "the amount does not pay for one whole share",
+    ItemReason.NO_POSITION: "nothing is held that could be sold",
+    ItemReason.NOT_FUNDED: "the sells did not bring enough",
+    ItemReason.PLAN_STOPPED: "the plan stopped before its turn",
+    ItemReason.NO_QUOTE: "there was no quote for the symbol",
+    ItemReason.PARTLY_FILLED: "the order ended before all of it was filled",
+    ItemReason.NOT_FILLED: "the order ended without a fill",
+    ItemReason.IDENTITY_TAKEN: "another decision has the same identity with another order",
+}
+
+SAGA_WORDS: Mapping[str, str] = {
+    SagaStatus.RUNNING: "goes forward",
+    SagaStatus.COMPENSATING: "is being undone",
+    SagaStatus.COMPLETED: "every step is done",
+    SagaStatus.COMPENSATED: "what had begun is undone",
 }
 
 ORIGIN_WORDS: Mapping[str, str] = {

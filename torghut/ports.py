@@ -8,6 +8,7 @@
 - `MarketData`: reference prices and bars.
 - `Publisher`: one sink of the outbox.
 - `DecisionStream`: one stream that decisions are taken from.
+- `OrderMonitor`, `PlanFinaliser`: who wants to know of a plan's orders, and of its end.
 - `Strategy`: facts in, proposed decisions out; no I/O.
 """
 
@@ -332,4 +333,52 @@ class Strategy(Protocol):
 
     def decide(self, facts: StrategyFacts) -> Sequence[Mapping[str, object]]:
         """Decision JSON without strategy, account and event_ts: the scheduler sets those."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanItemChange:
+    """What became of one item of a plan; amounts in shares and in the account's currency."""
+
+    plan_id: int
+    correlation_id: str
+    position: int
+    phase: str
+    symbol: str
+    status: str
+    reason: str | None
+    decision_hash: str | None
+    filled_qty: Decimal
+    filled_value: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """A plan at its end; `statistics` by phase, as in `torghut plans`."""
+
+    plan_id: int
+    correlation_id: str
+    account: str
+    strategy: str
+    status: str
+    failure: str | None
+    statistics: Mapping[str, Mapping[str, object]]
+
+
+class OrderMonitor(Protocol):
+    """Told of a plan's orders; must not block for long."""
+
+    def item_changed(self, change: PlanItemChange) -> None:
+        """After the commit of the change, once at the most; the events are what is durable."""
+        ...
+
+
+class PlanFinaliser(Protocol):
+    """Called at the end of a plan, however it ended."""
+
+    def finalise(self, report: PlanReport) -> None:
+        """At least once, before the plan's end is written; the same again must come to the same.
+
+        What it raises is tried again some times, and then noted at the plan; it undoes nothing.
+        """
         ...

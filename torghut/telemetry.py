@@ -80,6 +80,12 @@ IN_DOUBT_AGE = Gauge(
 ORDERS_STUCK = Gauge(
     "torghut_orders_stuck", "Orders that have not moved on for too long", ["account"]
 )
+PLAN_ITEMS = Counter(
+    "torghut_plan_items_total",
+    "Items of plans, by phase and what became of them",
+    ["phase", "outcome"],
+)
+SAGAS_ENDED = Counter("torghut_sagas_ended_total", "Sagas that ended", ["kind", "outcome"])
 TRIPS = Counter("torghut_risk_trips_total", "Trading held back by risk", ["scope"])
 
 # ------------------------------------------------------------------ books and broker

@@ -14,6 +14,8 @@ from torghut.domain.events import EventKind
 from torghut.domain.lifecycle import DecisionStatus, Reason
 from torghut.domain.order_actions import ActionReason, ActionStatus
 from torghut.domain.order_rules import OrderRule
+from torghut.domain.plans import ItemReason, ItemStatus, PlanStatus
+from torghut.domain.sagas import SagaStatus
 from torghut.domain.submission import Proof
 
 
@@ -28,6 +30,10 @@ from torghut.domain.submission import Proof
         (EventKind, words.EVENT_WORDS),
         (ActionStatus, words.ACTION_WORDS),
         (ActionReason, words.ACTION_REASON_WORDS),
+        (PlanStatus, words.PLAN_WORDS),
+        (ItemStatus, words.ITEM_WORDS),
+        (ItemReason, words.ITEM_REASON_WORDS),
+        (SagaStatus, words.SAGA_WORDS),
         (DiscrepancyKind, words.DISCREPANCY_WORDS),
         (DiscrepancyKind, words.DISCREPANCY_ADVICE),
     ],

@@ -14,8 +14,10 @@ FULL = os.environ.get("CRASH_MATRIX") == "full"
 POINTS_EACH = 1  # sample: points that each answer is played with, at least
 ANSWERS_EACH = 2  # sample: answers that each point is played with, at least
 
-# those of orders that stand are played in test_order_actions, those of the relay in tests/outbox
-_OTHER_STAGES = ("request.", "action.", "flatten.", "relay.", "stream.")
+# those of orders that stand are played in test_order_actions, those of sagas and plans in
+# test_sagas and test_plans, those of the relay in tests/outbox,
+# those of streams in tests/streams
+_OTHER_STAGES = ("request.", "action.", "flatten.", "saga.", "plan.", "relay.", "stream.")
 POINTS = tuple(point for point in P if not point.value.startswith(_OTHER_STAGES))
 
 _PREFIX = {

@@ -115,6 +115,39 @@ def ack_first() -> None:
     StreamIntake._store = acknowledged  # type: ignore[method-assign]
 
 
+def begun_is_done() -> None:
+    """A step that was begun before a crash is taken for done, and not called again."""
+    from torghut.domain.sagas import SagaStatus, StepStatus
+    from torghut.services import sagas
+
+    whole = sagas.next_move
+
+    def skipping(status: Any, steps: Any) -> Any:
+        if status is SagaStatus.RUNNING:
+            steps = [StepStatus.DONE if s is StepStatus.RUNNING else s for s in steps]
+        return whole(status, steps)
+
+    sagas.next_move = skipping
+
+
+def sells_not_awaited() -> None:
+    """A phase of a plan is done when its orders are placed, whatever has become of them."""
+    from torghut.services.plan_saga import PlanSteps
+
+    PlanSteps._settle = lambda self, phase, run, plan: ([], [])  # type: ignore[method-assign]
+
+
+def items_forgotten() -> None:
+    """The row of an item does not say that it was ordered, and its identity is new each time."""
+    import uuid
+
+    from torghut.services import plan_items
+    from torghut.storage import plans
+
+    plans.place = lambda *_, **__: None  # type: ignore[assignment]
+    plan_items.intent = lambda *_: f"again {uuid.uuid4()}"  # noqa: TID251 - what must not be
+
+
 def stop_instead_of_kill() -> None:
     """Not a control: at the armed point the process freezes, once (SIGSTOP), and can go on."""
     from torghut import recovery_points
@@ -136,6 +169,9 @@ BY_NAME: Mapping[str, Callable[[], None]] = {
         fence_removed,
         spreading_removed,
         ack_first,
+        begun_is_done,
+        sells_not_awaited,
+        items_forgotten,
         stop_instead_of_kill,
     )
 }

@@ -18,7 +18,10 @@ from tests.crash import mutations
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload(
-    ["torghut.bootstrap", "torghut.cli", "torghut.services.batch", "tests.crash.processes"]
+    [
+        *("torghut.bootstrap", "torghut.cli", "torghut.services.batch"),
+        *("tests.crash.processes", "tests.sagas.stage"),
+    ]
 )
 
 
@@ -135,9 +138,24 @@ def _intakes(pipe: Connection, _: Mapping[str, object]) -> None:
     places.set_up_logging(settings)
     places.arm_recovery_point(settings)
     with places.open_database(settings) as database:
-        desk = IntakeDesk(database, utc_now, lambda: None)
+        desk = IntakeDesk(database, utc_now, lambda _accounts: None)
         parts.open_intakes(settings, database, desk).start()
         pipe.poll(None)
+
+
+def _sagas(pipe: Connection, _: Mapping[str, object]) -> None:
+    """A runner of the staged sagas of tests.sagas, without a broker."""
+    from tests.sagas import stage
+    from torghut import config, parts, places
+    from torghut.clock import utc_now
+
+    settings = config.load()
+    places.set_up_logging(settings)
+    places.arm_recovery_point(settings)
+    with places.open_database(settings) as database:
+        work = stage.runner(database, lease_s=settings.lease_ttl_s, owner=parts.owner_name())
+        while not pipe.poll(0.02):
+            work.run_once(None, utc_now())
 
 
 _TARGETS = {
@@ -146,4 +164,5 @@ _TARGETS = {
     "run": _run,
     "relays": _relays,
     "intakes": _intakes,
+    "sagas": _sagas,
 }

@@ -22,7 +22,8 @@ TOKEN = "canary-token-0123456789"
 PATHS = [
     "/",
     *(f"/console/{name}" for name in ("decisions", "orders", "positions", "fills", "pnl", "risk")),
-    *(f"/console/{name}" for name in ("attention", "strategies", "audit", "pnl.csv")),
+    *(f"/console/{name}" for name in ("attention", "strategies", "audit", "pnl.csv", "plans")),
+    *("/console/plans/1", "/console/sagas/1"),
     "/console/decisions/" + "a" * 64,
     "/console/account",
 ]
@@ -78,6 +79,7 @@ def test_no_route_of_the_console_was_left_out(served: Served) -> None:
         route.path for route in routes if isinstance(route, APIRoute) and "GET" in route.methods
     }
     known = {re.sub("/a{64}$", "/{decision_hash}", path) for path in PATHS}
+    known = {re.sub(r"/(plan|saga)s/1$", r"/\1s/{\1_id}", path) for path in known}
     assert found - open_ == known
 
 

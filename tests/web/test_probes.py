@@ -87,6 +87,7 @@ def test_openapi_is_3_1_and_whole(served: Served) -> None:
         *(f"/v1/{name}" for name in ("executions", "fills", "positions", "status")),
         *(f"/v1/{name}" for name in ("halt", "reduce", "resume", "trading-states")),
         *("/v1/discrepancies", "/v1/discrepancies/{discrepancy_id}:resolve"),
+        *("/v1/plans", "/v1/plans/{plan_id}"),
         *("/healthz", "/readyz", "/metrics"),
     }
     post = document["paths"]["/v1/decisions"]["post"]

@@ -67,6 +67,10 @@ _RELOAD: Fields = {
     "version_before": TEXT,
 }
 _ENDED: Fields = {"broker_order_id": TEXT, "symbol": TEXT, "cum_qty": AMOUNT}
+_PLAN: Fields = {"plan_id": NUMBER, "correlation_id": TEXT}
+_PLAN_ITEM: Fields = {**_PLAN, "position": NUMBER, "phase": SIDE, "symbol": TEXT}
+_SAGA: Fields = {"saga_id": NUMBER, "saga_kind": TEXT, "saga_key": TEXT}
+_SAGA_STEP: Fields = {**_SAGA, "step": TEXT}
 _DIFFERENCE: Fields = {"kind": TEXT, "subject": TEXT}
 _LETTER: Fields = {
     "dead_letter_id": NUMBER,
@@ -150,6 +154,40 @@ PAYLOADS: Mapping[K, Payload] = {
     K.FLATTEN_CHANGED: _payload(
         "the flattening of an account went on",
         {"flatten_id": NUMBER, "status": TEXT, "detail": TEXT_OR_NULL},
+    ),
+    K.PLAN_ACCEPTED: _payload(
+        "a rebalance plan was stored", {**_PLAN, "strategy": TEXT, "items": NUMBER_OR_NULL}
+    ),
+    K.PLAN_ITEM_PLACED: _payload(
+        "an item of a plan has a decision", {**_PLAN_ITEM, "trade_amount": AMOUNT, "qty": AMOUNT}
+    ),
+    K.PLAN_FUNDED: _payload(
+        "the sells of a plan are settled: what they brought, what the buys may cost",
+        {**_PLAN, "proceeds": AMOUNT, "budget": AMOUNT},
+    ),
+    K.PLAN_ITEM_SETTLED: _payload(
+        "what became of an item of a plan",
+        {**_PLAN_ITEM, "status": TEXT, "filled_qty": AMOUNT, "filled_value": AMOUNT},
+        {"reason": TEXT},
+    ),
+    K.PLAN_ENDED: _payload(
+        "a plan is completed, stopped or undone, with its statistics by phase",
+        {**_PLAN, "status": TEXT, "statistics": OBJECT},
+        _BECAUSE,
+    ),
+    K.SAGA_STARTED: _payload("a saga was started", _SAGA),
+    K.SAGA_STEP_DONE: _payload("a step of a saga is done", _SAGA_STEP),
+    K.SAGA_STEP_FAILED: _payload(
+        "a step of a saga, or its compensation, failed and is tried again",
+        {**_SAGA_STEP, "reason": TEXT, "failures": NUMBER, "undoing": {"type": "boolean"}},
+    ),
+    K.SAGA_COMPENSATING: _payload(
+        "a step failed for good: what was done is undone", {**_SAGA_STEP, "reason": TEXT}
+    ),
+    K.SAGA_STEP_UNDONE: _payload("a step of a saga is undone", _SAGA_STEP),
+    K.SAGA_COMPLETED: _payload("every step of a saga is done", _SAGA),
+    K.SAGA_COMPENSATED: _payload(
+        "every step of a saga that had begun is undone", {**_SAGA, "reason": TEXT}
     ),
     K.TRADING_STATE_CHANGED: _payload(
         "what may be traded changed",

@@ -7,6 +7,7 @@ request ─▶ gate ─▶ keyed ─▶ routes ─▶ workers ─▶ services ·
            token             ├─ reads_api       GET  /v1/decisions|executions|fills|positions|…
                              ├─ operator_api    POST /v1/halt, /v1/reduce, /v1/resume
                              ├─ orders_api      POST …:cancel, …:replace, …:close, /v1/flatten
+                             ├─ plans_api       POST, GET /v1/plans
                              ├─ probes          GET  /healthz, /readyz, /metrics
                              └─ console         GET  /, /console/…; POST /console/…
 ```
@@ -38,6 +39,7 @@ from torghut.web import (
     keyed,
     operator_api,
     orders_api,
+    plans_api,
     probes,
     reads_api,
 )
@@ -78,6 +80,7 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(reads_api.router(parts, staff), prefix="/v1")
     app.include_router(operator_api.router(parts, staff), prefix="/v1")
     app.include_router(orders_api.router(parts, staff), prefix="/v1")
+    app.include_router(plans_api.router(parts, staff), prefix="/v1")
     app.include_router(probes.router(parts, staff))
     app.include_router(pages)
     app.state.end_streams = live.close

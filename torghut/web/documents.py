@@ -305,6 +305,61 @@ ORDER_REQUEST: Document = {
         },
     },
 }
+PLAN_EXAMPLE: Document = {
+    "correlation_id": "rebalance-2026-01",
+    "items": [
+        {"symbol": "AAPL", "action": "sell", "trade_amount": "1500"},
+        {"symbol": "SPY", "action": "buy", "trade_amount": "1500"},
+    ],
+}
+POST_PLAN: Document = {
+    "summary": "Submit a rebalance plan: sells first, then buys by what they brought",
+    "status_code": 201,
+    "responses": {
+        201: _answer("Created: stored, and carried out once"),
+        200: _answer("Replayed: the same plan was sent before; what became of it"),
+        **_problems(s409="Its correlation_id stands for another plan: `differing_fields`"),
+        **_BODY_PROBLEMS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["correlation_id"],
+                        "properties": {
+                            "correlation_id": {"type": "string", "maxLength": 128},
+                            "strategy": {"type": "string", "default": "rebalance"},
+                            "account": {"type": "string"},
+                            "items": {"type": "array", "items": {"type": "object"}},
+                            "targets": {"type": "object", "additionalProperties": _AMOUNT},
+                            "sizing": {"enum": ["whole", "fractional"], "default": "whole"},
+                            "min_trade_amount": {**_AMOUNT, "default": "1"},
+                            "cash": _AMOUNT,
+                            "on_failure": {
+                                "enum": ["continue", "keep", "undo"],
+                                "default": "continue",
+                            },
+                            "event_ts": _INSTANT,
+                            "expires_at": _INSTANT,
+                        },
+                    },
+                    "example": PLAN_EXAMPLE,
+                }
+            },
+        },
+    },
+}
+ONE_PLAN: Document = {
+    "responses": {
+        200: _answer("The plan, its items, its statistics by phase, and the steps of its saga"),
+        **_problems(s404="Not known"),
+        **_READ_PROBLEMS,
+    }
+}
 PROBE: Document = {"responses": {200: _answer("Yes"), 503: _answer("No, and why")}}
 METRICS: Document = {
     "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}

@@ -1,7 +1,7 @@
 """Attention: all that waits for a person, each with its evidence, advice, and what may be done.
 
 in_doubt · discrepancies · what the broker listed and our books could not take · decisions of the
-inbox and of streams that were refused · orders of others.
+inbox and of streams that were refused · orders of others · sagas whose undoing has failed so far.
 Advice is that of the command line (torghut.cli_words, cli_headline).
 """
 
@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from torghut import cli_words as words
 from torghut.cli_headline import next_step
 from torghut.domain.discrepancies import DRIFTS
-from torghut.storage import inbox, queries
+from torghut.domain.sagas import SagaStatus
+from torghut.storage import inbox, plan_reads, queries
 from torghut.storage.discrepancies import LEFT_OUT
 from torghut.storage.queries import Filters
 from torghut.web.console.frame import Asked, Frame
@@ -39,6 +40,7 @@ def _attention(tx: Connection, asked: Asked) -> Mapping[str, Any]:
         item["drift"] = item["kind"] in DRIFTS
         item["decision_hash"] = _hash(item)
     others = Filters(status=queries.OPEN, origin="external", account=account, limit=SHOWN_MAX)
+    undoing = Filters(status=SagaStatus.COMPENSATING, account=account, limit=SHOWN_MAX)
     return {
         "doubts": [_doubt(tx, row, asked) for row in doubts],
         "discrepancies": [item for item in found if item["kind"] not in LEFT_OUT],
@@ -47,6 +49,7 @@ def _attention(tx: Connection, asked: Asked) -> Mapping[str, Any]:
             tx, account, dismissed=False, limit=SHOWN_MAX, length_max=BODY_SHOWN_MAX
         ),
         "external": queries.executions(tx, others),
+        "stuck": [row for row in plan_reads.sagas(tx, undoing) if row["undo_failures"]],
         "shown_max": SHOWN_MAX,
     }
 

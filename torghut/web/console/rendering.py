@@ -45,9 +45,11 @@ HEADERS = {
 HASH_SHOWN = 12
 
 _TONES = {
-    **dict.fromkeys(("denied", "rejected", "in_doubt", "halted", "failed"), "bad"),
+    **dict.fromkeys(("denied", "rejected", "in_doubt", "halted", "failed", "compensating"), "bad"),
     **dict.fromkeys(("expired", "canceled", "submitting", "reducing", "skipped"), "warn"),
+    **dict.fromkeys(("stopped", "undone", "undoing", "compensated"), "warn"),
     **dict.fromkeys(("submitted", "closed", "filled", "active", "approved", "ran"), "good"),
+    **dict.fromkeys(("completed", "succeeded", "done"), "good"),
 }
 
 

@@ -11,6 +11,7 @@ from torghut.web.console import (
     entry,
     lists,
     overview,
+    plans,
     profit,
     rules,
 )
@@ -23,6 +24,6 @@ def router(parts: WebParts, staff: Staff) -> tuple[APIRouter, Live]:
     """The routes, and the hub of their streams, to be closed before the server is."""
     routes = APIRouter()
     frame = Frame(parts, staff)
-    for part in (overview, lists, decision, attention, profit, rules, actions):
+    for part in (overview, lists, decision, plans, attention, profit, rules, actions):
         part.add(routes, frame)
     return routes, entry.add(routes, frame)
