@@ -88,7 +88,9 @@ def _plan(load: Load, file: str, *, as_json: bool) -> None:
     settings = load(log_level="warning")
     places.arm_recovery_point(settings)
     try:
-        request = parse_plan(_read(file), account=settings.account)
+        request = parse_plan(
+            _read(file), accounts=settings.labels, default=settings.default_account
+        )
         with places.open_database(settings) as database:
             answer = plans.accept(
                 database,
@@ -124,19 +126,19 @@ def _order(load: Load, file: str, undo: bool, *, as_json: bool) -> None:
     from torghut import places
     from torghut.clock import utc_now
     from torghut.domain.decisions import parse_decision
-    from torghut.domain.errors import Fault, InvalidDecision
+    from torghut.domain.errors import InvalidDecision
+    from torghut.services.batch import Accounts
     from torghut.services.order_saga import start_order
     from torghut.services.sagas import SagaConflict
 
     settings = load(log_level="warning")
     places.arm_recovery_point(settings)
     try:
+        accounts = Accounts(settings.labels, settings.default_account)
         decision = parse_decision(
-            _read(file), account=settings.account, ttl=places.decision_ttl(settings)
+            _read(file), account=accounts.default, ttl=places.decision_ttl(settings)
         )
-        if decision.account != settings.account:
-            wrong = f"is not the account traded here, {settings.account}"
-            raise InvalidDecision((Fault("account", wrong),))
+        accounts.check(decision)
         with places.open_database(settings) as database:
             id_, created = start_order(
                 database, decision, undo_fills=undo, actor=actor(), now=utc_now()

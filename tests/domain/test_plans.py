@@ -90,7 +90,9 @@ def plan(**over: object) -> dict[str, object]:
         "items": [{"symbol": "A", "action": "buy", "trade_amount": "1"}] * 2,
         **over,
     }
-    return parse_plan({k: v for k, v in body.items() if v is not None}, account=ACCOUNT).payload()
+    return parse_plan(
+        {k: v for k, v in body.items() if v is not None}, accounts=(ACCOUNT,), default=ACCOUNT
+    ).payload()
 
 
 @pytest.mark.parametrize(

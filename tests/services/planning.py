@@ -61,7 +61,7 @@ class Planning:
                 {"symbol": symbol, "action": action, "trade_amount": amount}
                 for action, symbol, amount in items
             ]
-        request = parse_plan(body, account=ACCOUNT)
+        request = parse_plan(body, accounts=(ACCOUNT,), default=ACCOUNT)
         return plans.accept(self.rig.database, request, source="test", ttl=TTL, now=self.rig.time())
 
     def step(self) -> None:

@@ -280,7 +280,9 @@ def test_what_is_no_plan_is_refused_with_every_fault(over: dict[str, Any], said:
     item = {"symbol": "AAPL", "action": "buy", "trade_amount": "10"}
     body = {"correlation_id": "c", "items": [item], **over}
     with pytest.raises(InvalidPlan) as error:
-        parse_plan({k: v for k, v in body.items() if v is not None}, account=ACCOUNT)
+        parse_plan(
+            {k: v for k, v in body.items() if v is not None}, accounts=(ACCOUNT,), default=ACCOUNT
+        )
     assert said in str(error.value)
 
 

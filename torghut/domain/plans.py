@@ -167,8 +167,9 @@ class PlanRequest:
         return data
 
 
-def parse_plan(data: object, *, account: str) -> PlanRequest:
-    """A PlanRequest from plan JSON (docs/plans.md). Raises InvalidPlan naming every fault."""
+def parse_plan(data: object, *, accounts: Sequence[str], default: str | None) -> PlanRequest:
+    """A PlanRequest of one of `accounts` from plan JSON (docs/plans.md); `default` is the one that
+    a plan without a name means. Raises InvalidPlan naming every fault."""
     if not isinstance(data, Mapping):
         raise InvalidPlan([Fault("", "must be a JSON object with the fields of a plan")])
     faults = [
@@ -188,15 +189,16 @@ def parse_plan(data: object, *, account: str) -> PlanRequest:
         faults.append(Fault("correlation_id", "is missing"))
     strategy = read("strategy", lambda value: parse_text(value, length_max=128))
     named = read("account", lambda value: parse_text(value, length_max=64))
-    if named is not None and named != account:
-        faults.append(Fault("account", f"is not the account traded here, {account}"))
+    account = named or default
+    if account not in accounts:
+        faults.append(Fault("account", f"must be one that is traded here: {', '.join(accounts)}"))
     items = read("items", lambda value: _items(value, faults))
     targets = read("targets", lambda value: _targets(value, faults))
     if (data.get("items") is None) == (data.get("targets") is None):
         faults.append(Fault("items", "or targets, exactly one of them, is required"))
     minimum = read("min_trade_amount", _not_negative)
     request = PlanRequest(
-        account=account,
+        account=account or "",
         correlation_id=correlation_id or "",
         strategy=strategy or STRATEGY_DEFAULT,
         items=items,

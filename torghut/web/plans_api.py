@@ -70,7 +70,10 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
 
 
 def _accept(parts: WebParts, body: bytes, ttl: timedelta) -> PlanAnswer:
-    request = parse_plan(load_json(body), account=parts.settings.account)
+    settings = parts.settings
+    request = parse_plan(
+        load_json(body), accounts=settings.labels, default=settings.default_account
+    )
     return plans.accept(parts.database, request, source=ACTOR, ttl=ttl, now=parts.clock())
 
 

@@ -110,7 +110,7 @@ class Actions:
     def dismiss(self, session: Session, form: Form, now: datetime) -> str:
         """`id` of a refused decision."""
         number = _id(form.get("id", ""))
-        account, reason = self._settings.account, form.get("reason", "")
+        account, reason = form["account"], form.get("reason", "")
         refusals.dismiss(
             self._database, account, [number], actor=session.actor, reason=reason, now=now
         )

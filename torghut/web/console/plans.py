@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -21,16 +20,15 @@ SAGAS_SHOWN = 50
 
 def add(routes: APIRouter, frame: Frame) -> None:
     """The routes."""
-    account = frame.parts.settings.account
-    frame.page(routes, "/console/plans", "plans.html", partial(_lists, account))
+    frame.page(routes, "/console/plans", "plans.html", _lists)
     frame.page(routes, "/console/plans/{plan_id}", "plan.html", _plan)
     frame.page(routes, "/console/sagas/{saga_id}", "saga.html", _saga)
 
 
-def _lists(account: str, tx: Connection, asked: Asked) -> Mapping[str, Any]:
-    query = filters_of(asked.query, PlanQuery, asked.now, account=account)
+def _lists(tx: Connection, asked: Asked) -> Mapping[str, Any]:
+    query = filters_of(asked.query, PlanQuery, asked.now, account=asked.account)
     plans = plan_reads.plans(tx, query.filters())
-    sagas = queries.Filters(account=account, limit=SAGAS_SHOWN)
+    sagas = queries.Filters(account=asked.account, limit=SAGAS_SHOWN)
     return {
         "plans": plans[: query.limit],
         "older": older("", asked.query, plans, query.limit),
