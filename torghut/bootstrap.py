@@ -30,6 +30,7 @@ from torghut.clock import utc_now
 from torghut.config import Settings, load, risk_policy
 from torghut.parts import (
     SETTLER_THREADS,
+    check_tokens,
     inbox_loop,
     open_broker,
     open_relays,
@@ -350,6 +351,7 @@ def running_daemon(
     with ExitStack() as stack:
         database = stack.enter_context(open_database(settings, migrating=migrating, name=name))
         warn_of_lossy_commits(database)
+        check_tokens(settings, database)
         if settings.broker == "sim":
             directory = home(settings)
             config = simulator or SimConfig(

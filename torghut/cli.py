@@ -28,6 +28,7 @@ from torghut import (
     cli_reads,
     cli_reconcile,
     cli_replay,
+    cli_tokens,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ cli_orders.register(app)
 cli_outbox.register(app, _settings, connect)
 cli_discrepancies.register(app, connect)
 cli_reconcile.register(app, connect)
+cli_tokens.register(app, connect)
 
 
 @app.command()

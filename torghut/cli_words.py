@@ -120,6 +120,8 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.LEASE_ACQUIRED: "account taken over",
     EventKind.DEAD_LETTER_RETRIED: "refused event to be given again",
     EventKind.DEAD_LETTER_DROPPED: "refused event given up",
+    EventKind.TOKEN_CREATED: "token made",
+    EventKind.TOKEN_REVOKED: "token revoked",
 }
 
 ORIGIN_WORDS: Mapping[str, str] = {

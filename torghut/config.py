@@ -14,6 +14,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torghut.domain.access import Credential, setting_credential
 from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
@@ -86,6 +88,8 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
     api_tokens: SecretStr | None = None
+    require_token: bool = False
+    http_rate_per_s: float = Field(default=2_000, ge=1, le=1_000_000)
     broker_timeout_s: float = Field(default=10, gt=0, le=120)
     lease_ttl_s: float = Field(default=10, ge=1, le=600)
     reconcile_interval_s: float = Field(default=15, ge=0.1, le=3600)
@@ -105,6 +109,14 @@ class Settings(BaseSettings):
     risk: Mapping[str, Any] = Field(default_factory=dict)
     strategies: Mapping[str, StrategyConfig] = Field(default_factory=dict)
     sinks: Sinks = Field(default_factory=dict)
+
+    @field_validator("api_tokens")
+    @classmethod
+    def _tokens(cls, value: SecretStr | None) -> SecretStr | None:
+        for entry in (value.get_secret_value() if value else "").split(","):
+            if entry.strip():
+                setting_credential(entry.strip())
+        return value
 
     @field_validator("apca_api_base_url", "apca_api_data_url")
     @classmethod
@@ -160,9 +172,20 @@ class Settings(BaseSettings):
         }
 
     def tokens(self) -> frozenset[str]:
-        """The API's bearer tokens, comma-separated in TORGHUT_API_TOKENS."""
+        """The bearer tokens of TORGHUT_API_TOKENS, without their scopes."""
+        return frozenset(token for token, _ in self._setting_tokens())
+
+    def credentials(self) -> tuple[Credential, ...]:
+        """What is known of them; one that stands there twice has the scopes of both."""
+        found: dict[bytes, Credential] = {}
+        for _, one in self._setting_tokens():
+            before = found.get(one.digest, one)
+            found[one.digest] = replace(one, scopes=one.scopes | before.scopes)
+        return tuple(found.values())
+
+    def _setting_tokens(self) -> list[tuple[str, Credential]]:
         text = self.api_tokens.get_secret_value() if self.api_tokens else ""
-        return frozenset(token.strip() for token in text.split(",") if token.strip())
+        return [setting_credential(entry.strip()) for entry in text.split(",") if entry.strip()]
 
 
 def load(**overrides: Any) -> Settings:
@@ -256,15 +279,17 @@ def _check_together(settings: Settings) -> None:
                 raise ConfigError(
                     name.upper(), "is missing while TORGHUT_BROKER=alpaca", "set it to your key"
                 )
-    if not settings.tokens() and not _is_loopback(settings.http_host):
+    open_to_all = not settings.tokens() and not settings.require_token
+    if open_to_all and not is_loopback(settings.http_host):
         raise ConfigError(
             "TORGHUT_HTTP_HOST",
             f"is {settings.http_host!r}, which others can reach, while TORGHUT_API_TOKENS is empty",
-            "set tokens, or use 127.0.0.1",
+            "set tokens, or TORGHUT_REQUIRE_TOKEN=true, or use 127.0.0.1",
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """True if nobody but this machine reaches the address."""
     if host == "localhost":
         return True
     try:

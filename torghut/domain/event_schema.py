@@ -151,6 +151,11 @@ PAYLOADS: Mapping[K, Payload] = {
     ),
     K.DEAD_LETTER_RETRIED: _payload("a person has a refused event given again", _LETTER),
     K.DEAD_LETTER_DROPPED: _payload("a person gave a refused event up", _LETTER),
+    K.TOKEN_CREATED: _payload(
+        "a token of the HTTP interface was made",
+        {"name": TEXT, "scopes": TEXTS, "expires_at": TEXT_OR_NULL},
+    ),
+    K.TOKEN_REVOKED: _payload("a token was ended", {"name": TEXT, "scopes": TEXTS, "reason": TEXT}),
 }
 
 
@@ -203,7 +208,7 @@ _SAYS = {
     "occurred_at": "When, by the clock of the process that wrote it.",
     "account": "Label of the account; null where it concerns none or all.",
     "decision_hash": "The decision; null where it concerns none.",
-    "actor": "Who did it: a part of Torghut, or a person (cli:NAME, api).",
+    "actor": "Who did it: a part of Torghut, or a person (cli:NAME, http:TOKEN, console:TOKEN).",
     "payload": "What there is to say, by kind.",
 }
 

@@ -42,6 +42,8 @@ class EventKind(StrEnum):
     LEASE_ACQUIRED = "lease.acquired"
     DEAD_LETTER_RETRIED = "dead_letter.retried"  # asked for by a person
     DEAD_LETTER_DROPPED = "dead_letter.dropped"
+    TOKEN_CREATED = "token.created"  # noqa: S105 - no password
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ AUDITED = (
     EventKind.LIMITS_RELOADED,
     EventKind.LIMITS_REFUSED,
     EventKind.LEASE_ACQUIRED,
+    EventKind.TOKEN_CREATED,
+    EventKind.TOKEN_REVOKED,
 )
 """Kinds of events that somebody decided, or that change who decides."""
 

@@ -4,7 +4,7 @@
 request ─▶ gate ─▶ keyed ─▶ routes ─▶ workers ─▶ services · storage
            id host  answers  │
            rate     again    ├─ decisions_api   POST /v1/decisions, /v1/decisions:batch
-           token             ├─ reads_api       GET  /v1/decisions|executions|fills|positions|…
+           scope             ├─ reads_api       GET  /v1/decisions|executions|fills|positions|…
                              ├─ operator_api    POST /v1/halt, /v1/reduce, /v1/resume
                              ├─ orders_api      POST …:cancel, …:replace, …:close, /v1/flatten
                              ├─ probes          GET  /healthz, /readyz, /metrics
@@ -42,7 +42,8 @@ from torghut.web import (
     reads_api,
 )
 from torghut.web.console import routes as console
-from torghut.web.gate import Gate, RateLimit, Tokens
+from torghut.web.gate import Gate, RateLimit
+from torghut.web.keyring import Keyring
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, answer
 
@@ -53,14 +54,23 @@ def create_app(parts: WebParts) -> FastAPI:
     """The application; one per server, as its threads end with the server's lifespan."""
     staff = Staff(parts.desk)
     keys = keyed.key_store(parts.database)
-    pages, live = console.router(parts, staff)
+    settings = parts.settings
+    keyring = Keyring(
+        settings.credentials(),
+        parts.database,
+        required=settings.require_token,
+        clock=parts.clock,
+    )
+    pages, live = console.router(parts, staff, keyring)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await keyring.look()
         yield
         live.close()
         staff.close()
         keys.close()
+        keyring.close()
 
     app = FastAPI(
         title="Torghut",
@@ -69,7 +79,7 @@ def create_app(parts: WebParts) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
-        openapi_url="/v1/openapi.json",
+        openapi_url="/openapi.json",
         redirect_slashes=False,
     )
     for kind in (Problem, TorghutError, HTTPException, RequestValidationError):
@@ -84,9 +94,9 @@ def create_app(parts: WebParts) -> FastAPI:
     app.add_middleware(IdempotencyMiddleware, **keyed.around(staff, keys))
     app.add_middleware(
         Gate,
-        tokens=Tokens(parts.settings.tokens()),
+        keyring=keyring,
         rate=RateLimit(parts.rate_per_s),
-        host=parts.settings.http_host,
+        host=settings.http_host,
     )
     documents.describe(app)
     return app
