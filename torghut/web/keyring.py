@@ -4,8 +4,9 @@
 a request's token ─▶ one of the settings'? ─▶ one of the database's, as of FRESH_S ago at most
 ```
 
-1. What was made or revoked holds in every daemon after FRESH_S. However many ask, the database is
-   asked once in that time, by one thread of its own.
+1. What was revoked ends in every daemon after FRESH_S; what was made holds at once, as a token that
+   is not known has the database asked again after UNKNOWN_S. However many ask, it is asked once in
+   that time, by one thread of its own.
 2. Whether a token is asked for at all: with one in the settings, with TORGHUT_REQUIRE_TOKEN, or as
    soon as one was ever made; revoking the last one does not open the door.
 3. Database away: what was last known holds on, as whatever has an effect needs the database too.
@@ -35,6 +36,7 @@ from torghut.web.problems import unavailable
 from torghut.web.workers import Workers
 
 FRESH_S = 1.0
+UNKNOWN_S = 0.05
 ANSWER_S = 2.0
 NOTED_EVERY = timedelta(minutes=1)
 
@@ -90,15 +92,18 @@ class Keyring:
             if not self.asks:
                 return Caller(None)
             found = self.credential_of(token) if token else None
+            if found is None and token:
+                await self.look(UNKNOWN_S)  # it may have been made just now
+                found = self.credential_of(token)
             if found is None and self._known is None:
                 raise unavailable("the database does not answer, which knows the tokens")
         if found is None:
             return None
         return Caller(found.name, found.scopes)
 
-    async def look(self) -> None:
+    async def look(self, fresh_s: float = FRESH_S) -> None:
         """See to it that what is known is fresh, as far as the database answers."""
-        if self._known is not None and time.monotonic() - self._looked_at < FRESH_S:
+        if self._known is not None and time.monotonic() - self._looked_at < fresh_s:
             return
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
