@@ -87,7 +87,7 @@ def test_openapi_is_3_1_and_whole(served: Served) -> None:
         *(f"/v1/{name}" for name in ("executions", "fills", "positions", "status")),
         *(f"/v1/{name}" for name in ("halt", "reduce", "resume", "trading-states")),
         *("/v1/discrepancies", "/v1/discrepancies/{discrepancy_id}:resolve"),
-        *("/healthz", "/readyz", "/metrics"),
+        *("/healthz", "/readyz", "/metrics", "/v1/events"),
     }
     post = document["paths"]["/v1/decisions"]["post"]
     assert set(post["responses"]) >= {"201", "200", "409", "413", "415", "422", "429", "503"}
@@ -99,8 +99,11 @@ def test_openapi_is_3_1_and_whole(served: Served) -> None:
     assert {parameter["name"] for parameter in listed} == {
         *("status", "symbol", "strategy", "account", "since", "limit", "cursor")
     }
-    # everything but the probes needs a token where tokens are configured
-    assert {"token": []} in document["security"]
+    # everything but the probes needs a token with a scope where tokens are asked for
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert bool(operation["security"]) is (path not in ("/healthz", "/readyz")), path
+    assert post["security"] == [{"token": ["submit"]}]
 
 
 @pytest.mark.parametrize("name", ["colour", *DECISION["properties"]])

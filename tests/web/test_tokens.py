@@ -38,6 +38,7 @@ NEEDS = {
     ("GET", "/v1/positions"): Scope.READ,
     ("GET", "/v1/discrepancies"): Scope.READ,
     ("GET", "/v1/status"): Scope.READ,
+    ("GET", "/v1/events"): Scope.READ,
     ("GET", "/v1/trading-states"): Scope.READ,
     ("GET", "/metrics"): Scope.READ,
     ("POST", "/v1/halt"): Scope.OPERATE,

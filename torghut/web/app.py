@@ -5,6 +5,7 @@ request ─▶ gate ─▶ keyed ─▶ routes ─▶ workers ─▶ services ·
            id host  answers  │
            rate     again    ├─ decisions_api   POST /v1/decisions, /v1/decisions:batch
            scope             ├─ reads_api       GET  /v1/decisions|executions|fills|positions|…
+                             ├─ events_api      GET  /v1/events
                              ├─ operator_api    POST /v1/halt, /v1/reduce, /v1/resume
                              ├─ orders_api      POST …:cancel, …:replace, …:close, /v1/flatten
                              ├─ probes          GET  /healthz, /readyz, /metrics
@@ -35,6 +36,7 @@ from torghut.idempotency.asgi import IdempotencyMiddleware
 from torghut.web import (
     decisions_api,
     documents,
+    events_api,
     keyed,
     operator_api,
     orders_api,
@@ -46,6 +48,7 @@ from torghut.web.gate import Gate, RateLimit
 from torghut.web.keyring import Keyring
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, answer
+from torghut.web.reads_api import Reader
 
 __all__ = ["WebParts", "create_app"]
 
@@ -85,12 +88,20 @@ def create_app(parts: WebParts) -> FastAPI:
     for kind in (Problem, TorghutError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer)
     app.include_router(decisions_api.router(parts, staff), prefix="/v1")
-    app.include_router(reads_api.router(parts, staff), prefix="/v1")
+    reader = Reader(parts, staff)
+    reads = reads_api.router(parts, reader)
+    feed = events_api.add(reads, reader)
+    app.include_router(reads, prefix="/v1")
     app.include_router(operator_api.router(parts, staff), prefix="/v1")
     app.include_router(orders_api.router(parts, staff), prefix="/v1")
     app.include_router(probes.router(parts, staff))
     app.include_router(pages)
-    app.state.end_streams = live.close
+
+    def end_streams() -> None:
+        live.close()
+        feed.close()
+
+    app.state.end_streams = end_streams
     app.add_middleware(IdempotencyMiddleware, **keyed.around(staff, keys))
     app.add_middleware(
         Gate,

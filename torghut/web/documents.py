@@ -6,11 +6,13 @@ a test holds its fields to be those that the domain knows.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
 
 from torghut.domain.orders import OrderClass, OrderType, Side, TimeInForce
+from torghut.web.document_answers import complete
 
 Document = dict[str, Any]
 
@@ -74,8 +76,15 @@ DECISION: Document = {
     "examples": [EXAMPLE],
 }
 
+STREAM_EXAMPLE = (
+    'id: NzQ…\nevent: decision.planned\ndata: {"id":"…","kind":"decision.planned",…}\n\n'
+)
+
 _INTAKE: Document = {
     "type": "object",
+    "examples": [
+        {"decision_hash": "3024afce" + "0" * 56, "status": "planned", "result": "created"}
+    ],
     "required": ["decision_hash", "status", "result"],
     "properties": {
         "decision_hash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
@@ -85,6 +94,16 @@ _INTAKE: Document = {
 }
 _PROBLEM: Document = {
     "type": "object",
+    "examples": [
+        {
+            "type": "urn:torghut:problem:invalid-decision",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "1 fault found; see errors",
+            "request_id": "5f1d0c8e9a7b6c5d",
+            "errors": [{"field": "qty", "problem": "must be greater than 0, not -1"}],
+        }
+    ],
     "required": ["type", "title", "status", "detail", "request_id"],
     "properties": {
         "type": {"type": "string"},
@@ -105,6 +124,7 @@ _PROBLEM: Document = {
 }
 _PAGE: Document = {
     "type": "object",
+    "examples": [{"items": [{"id": 17, "status": "planned"}], "next_cursor": "17"}],
     "required": ["items", "next_cursor"],
     "properties": {
         "items": {"type": "array", "items": {"type": "object"}},
@@ -145,7 +165,15 @@ _BODY_PROBLEMS = _problems(
     s503="The database does not answer; nothing was acknowledged. Send the same again",
 )
 _READ_PROBLEMS = _problems(s422="A parameter is wrong", s503="The database does not answer")
-_LINES = {"application/x-ndjson": {"schema": {"type": "string"}}}
+_LINES = {
+    "application/x-ndjson": {"schema": {"type": "string"}, "example": json.dumps(EXAMPLE) + "\n"}
+}
+_LINES_ANSWERED = {
+    "application/x-ndjson": {
+        "schema": {"type": "string"},
+        "example": '{"line": 1, "decision_hash": "3024afce…", "result": "created"}\n',
+    }
+}
 
 
 def _key(description: str) -> Document:
@@ -186,24 +214,61 @@ POST_BATCH: Document = {
     "responses": {
         200: {
             "description": "One line each, in order: line, decision_hash, result, error?",
-            "content": _LINES,
+            "content": _LINES_ANSWERED,
         },
         **_BODY_PROBLEMS,
     },
     "openapi_extra": {"requestBody": {"required": True, "content": _LINES}},
 }
-LIST: Document = {"responses": {200: _answer("Newest first", "Page"), **_READ_PROBLEMS}}
+_UNCHANGED: dict[int, Document] = {
+    304: {"description": "As it was when it had the ETag of If-None-Match"}
+}
+LIST: Document = {
+    "responses": {200: _answer("Newest first", "Page"), **_UNCHANGED, **_READ_PROBLEMS}
+}
+EVENTS: Document = {
+    "summary": "What happened, in order; as a stream for who accepts text/event-stream",
+    "responses": {
+        200: {
+            "description": "Oldest first; `next_cursor` is always there, for the next question",
+            "content": {
+                "application/json": {"schema": _ref("Page")},
+                "text/event-stream": {"schema": {"type": "string"}, "example": STREAM_EXAMPLE},
+            },
+        },
+        **_UNCHANGED,
+        **_READ_PROBLEMS,
+    },
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "required": False,
+                "description": "The `id` of the last event of a stream; goes before `after`.",
+                "schema": {"type": "string", "maxLength": 2000},
+            }
+        ]
+    },
+}
 ONE: Document = {
     "responses": {
         200: _answer("Found by its hash, or by 8 or more first characters of it"),
+        **_UNCHANGED,
         **_problems(s404="Not known"),
         **_READ_PROBLEMS,
     }
 }
 STATES: Document = {
-    "responses": {200: _answer("Every scope's state: actor, reason, since"), **_READ_PROBLEMS}
+    "responses": {
+        200: _answer("Every scope's state: actor, reason, since"),
+        **_UNCHANGED,
+        **_READ_PROBLEMS,
+    }
 }
-STATUS: Document = {"responses": {200: _answer("How the account stands"), **_READ_PROBLEMS}}
+STATUS: Document = {
+    "responses": {200: _answer("How the account stands"), **_UNCHANGED, **_READ_PROBLEMS}
+}
 TRADING_STATE: Document = {
     "responses": {
         200: _answer("The scope's state, now and before"),
@@ -311,8 +376,7 @@ def describe(app: FastAPI) -> None:
         document = generate()
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(_SCHEMAS)
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}, {}]
+        complete(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
