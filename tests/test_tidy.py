@@ -391,7 +391,7 @@ def setting_names() -> dict[str, object]:
     """Outside name of each setting → its default."""
     found: dict[str, object] = {}
     for name, field in Settings.model_fields.items():
-        if name in ("risk", "strategies", "sinks"):
+        if name in ("risk", "strategies", "sinks", "webhooks"):
             continue  # tables of the TOML file, described below the table
         alias = field.validation_alias
         default = field.get_default(call_default_factory=True)

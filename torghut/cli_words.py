@@ -149,6 +149,7 @@ DISCREPANCY_WORDS: Mapping[str, str] = {
     DiscrepancyKind.UNREADABLE_ROW: "the broker listed something that cannot be read",
     DiscrepancyKind.ROWS_MISSING: "rows of our books are gone",
     DiscrepancyKind.POSITION_DIFFERS: "the broker holds another quantity than our books",
+    DiscrepancyKind.ALERT_REFUSED: "an alert came that could not be traded",
     DiscrepancyKind.CASH_DIFFERS: "the broker has another amount of cash than our books",
 }
 
@@ -173,6 +174,8 @@ DISCREPANCY_ADVICE: Mapping[str, str] = {
     " show either: find out who deleted rows, then resolve this.",
     DiscrepancyKind.POSITION_DIFFERS: "Find out what the broker did; this ends when both are equal,"
     " or take the broker's quantity over: torghut accept SYMBOL --reason WHY",
+    DiscrepancyKind.ALERT_REFUSED: "Nothing was sent to the broker. Mend the alert or the settings,"
+    " decide about the signal that was missed; then resolve this.",
     DiscrepancyKind.CASH_DIFFERS: "Find out what moved the money; this ends when both are equal, or"
     " take the broker's amount over: torghut accept cash --reason WHY",
 }

@@ -34,6 +34,7 @@ from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
 from torghut.domain.values import parse_symbol
 from torghut.sink_settings import Sinks
+from torghut.webhook_settings import Webhooks
 
 PAPER_HOST = "paper-api.alpaca.markets"
 LIVE_HOST = "api.alpaca.markets"
@@ -109,6 +110,7 @@ class Settings(BaseSettings):
     risk: Mapping[str, Any] = Field(default_factory=dict)
     strategies: Mapping[str, StrategyConfig] = Field(default_factory=dict)
     sinks: Sinks = Field(default_factory=dict)
+    webhooks: Webhooks = Field(default_factory=Webhooks)
 
     @field_validator("api_tokens")
     @classmethod
@@ -241,7 +243,7 @@ def _check_unknown_environment() -> None:
     allowed = known | {"TORGHUT_TEST_DATABASE_URL", "TORGHUT_CRASH_AT"}
     for name in sorted(os.environ):
         if name.startswith("TORGHUT_") and name not in allowed:
-            if name.startswith(("TORGHUT_RISK__", *_KUBERNETES)):
+            if name.startswith(("TORGHUT_RISK__", "TORGHUT_WEBHOOKS__", *_KUBERNETES)):
                 continue
             raise ConfigError(
                 name, "is not a known setting", "see the table in README, or unset it"
@@ -305,6 +307,8 @@ def _config_error(error: ValidationError) -> ConfigError:
     setting = head if head.startswith("APCA_") else "TORGHUT_" + "__".join(p.upper() for p in place)
     if place and place[0] == "strategies" and len(place) > 1:
         setting = "[" + ".".join(place[:2]) + "] " + ".".join(place[2:])
+    if place and place[0] == "webhooks" and len(place) > 1:
+        setting = "[" + ".".join(place[:-1]) + "] " + place[-1]
     if place and place[0] == "sinks" and len(place) > 1:
         return _sink_error(place[1], place[-1], first["type"], first["msg"])
     problem = first["msg"].removeprefix("Value error, ")

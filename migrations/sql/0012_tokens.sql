@@ -1,5 +1,4 @@
--- Schema 0012. Bearer tokens of the HTTP interface, the key of the console's cookies, and alerts
--- that became no decision.
+-- Schema 0012. Bearer tokens of the HTTP interface, and the key of the console's cookies.
 
 CREATE TABLE api_tokens (
   token_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,4 +1,4 @@
-"""Tokens of the HTTP interface, and alerts that became no decision."""
+"""Bearer tokens of the HTTP interface, and the key of the console's cookies."""
 
 from pathlib import Path
 

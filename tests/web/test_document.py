@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.factories import decision_json
 from tests.web.conftest import Serve, Served
+from tests.web.test_tradingview import TABLE
 from torghut.domain.access import Scope
 from torghut.storage import leases
 
@@ -44,7 +45,7 @@ def lines(_context: Any, value: Any) -> bytes:
 
 def filled(serve: Serve) -> Served:
     """An interface that is ready, with something in its lists."""
-    served = serve(api_tokens=TOKEN, rate_per_s=1_000_000)
+    served = serve(api_tokens=TOKEN, rate_per_s=1_000_000, webhooks=TABLE)
     with served.database.transaction() as tx:
         leases.acquire(tx, "paper", "somebody", ttl_s=3600)
     served.client.headers["Authorization"] = "Bearer whole"

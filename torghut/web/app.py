@@ -8,6 +8,7 @@ request ─▶ gate ─▶ keyed ─▶ routes ─▶ workers ─▶ services ·
                              ├─ events_api      GET  /v1/events
                              ├─ operator_api    POST /v1/halt, /v1/reduce, /v1/resume
                              ├─ orders_api      POST …:cancel, …:replace, …:close, /v1/flatten
+                             ├─ webhooks_api    POST /webhooks/tradingview
                              ├─ probes          GET  /healthz, /readyz, /metrics
                              └─ console         GET  /, /console/…; POST /console/…
 ```
@@ -42,6 +43,7 @@ from torghut.web import (
     orders_api,
     probes,
     reads_api,
+    webhooks_api,
 )
 from torghut.web.console import routes as console
 from torghut.web.gate import Gate, RateLimit
@@ -94,6 +96,7 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(reads, prefix="/v1")
     app.include_router(operator_api.router(parts, staff), prefix="/v1")
     app.include_router(orders_api.router(parts, staff), prefix="/v1")
+    app.include_router(webhooks_api.router(parts, staff))
     app.include_router(probes.router(parts, staff))
     app.include_router(pages)
 

@@ -39,7 +39,7 @@ def _complete(operation: Document, method: str, path: str) -> None:
         operation["security"] = []
     elif path.startswith(WEBHOOKS):
         operation["security"] = []
-        common |= {"429": "Too many requests a second"}
+        common["429"] = "Too many requests a second"
     else:
         operation["security"] = [{"token": [scope_needed(method, path).value]}]
         common |= {

@@ -143,12 +143,14 @@ def _ref(name: str) -> Document:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _answer(description: str, name: str | None = None) -> Document:
+def answer(description: str, name: str | None = None) -> Document:
+    """An answer in JSON, of a schema by its name."""
     schema = _ref(name) if name else {"type": "object"}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _problems(**descriptions: str) -> Document:
+def problems(**descriptions: str) -> Document:
+    """Answers that are problem details: `s404="…"`."""
     content = {"application/problem+json": {"schema": _ref("Problem")}}
     return {
         status.removeprefix("s"): {"description": text, "content": content}
@@ -156,7 +158,7 @@ def _problems(**descriptions: str) -> Document:
     }
 
 
-_BODY_PROBLEMS = _problems(
+BODY_PROBLEMS = problems(
     s408="The body did not arrive in time",
     s413="The body is too large",
     s415="Another media type is needed",
@@ -164,7 +166,7 @@ _BODY_PROBLEMS = _problems(
     s429="Too many requests a second",
     s503="The database does not answer; nothing was acknowledged. Send the same again",
 )
-_READ_PROBLEMS = _problems(s422="A parameter is wrong", s503="The database does not answer")
+_READ_PROBLEMS = problems(s422="A parameter is wrong", s503="The database does not answer")
 _LINES = {
     "application/x-ndjson": {"schema": {"type": "string"}, "example": json.dumps(EXAMPLE) + "\n"}
 }
@@ -187,7 +189,7 @@ def _key(description: str) -> Document:
 
 
 _REPEATABLE = _key("The same request under the same key is answered with what it led to.")
-_KEY_PROBLEMS = _problems(
+_KEY_PROBLEMS = problems(
     s400="The Idempotency-Key is malformed",
     s409="A request with this Idempotency-Key is being carried out, or may have been",
 )
@@ -196,10 +198,10 @@ POST_DECISION: Document = {
     "summary": "Submit one decision",
     "status_code": 201,
     "responses": {
-        201: _answer("Created: stored, and executed at most once", "Intake"),
-        200: _answer("Replayed: the same decision was sent before", "Intake"),
-        **_problems(s409="Sent before with another payload: `differing_fields`"),
-        **_BODY_PROBLEMS,
+        201: answer("Created: stored, and executed at most once", "Intake"),
+        200: answer("Replayed: the same decision was sent before", "Intake"),
+        **problems(s409="Sent before with another payload: `differing_fields`"),
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_key("Becomes the decision's `intent`.")],
@@ -216,7 +218,7 @@ POST_BATCH: Document = {
             "description": "One line each, in order: line, decision_hash, result, error?",
             "content": _LINES_ANSWERED,
         },
-        **_BODY_PROBLEMS,
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {"requestBody": {"required": True, "content": _LINES}},
 }
@@ -224,7 +226,7 @@ _UNCHANGED: dict[int, Document] = {
     304: {"description": "As it was when it had the ETag of If-None-Match"}
 }
 LIST: Document = {
-    "responses": {200: _answer("Newest first", "Page"), **_UNCHANGED, **_READ_PROBLEMS}
+    "responses": {200: answer("Newest first", "Page"), **_UNCHANGED, **_READ_PROBLEMS}
 }
 EVENTS: Document = {
     "summary": "What happened, in order; as a stream for who accepts text/event-stream",
@@ -253,27 +255,27 @@ EVENTS: Document = {
 }
 ONE: Document = {
     "responses": {
-        200: _answer("Found by its hash, or by 8 or more first characters of it"),
+        200: answer("Found by its hash, or by 8 or more first characters of it"),
         **_UNCHANGED,
-        **_problems(s404="Not known"),
+        **problems(s404="Not known"),
         **_READ_PROBLEMS,
     }
 }
 STATES: Document = {
     "responses": {
-        200: _answer("Every scope's state: actor, reason, since"),
+        200: answer("Every scope's state: actor, reason, since"),
         **_UNCHANGED,
         **_READ_PROBLEMS,
     }
 }
 STATUS: Document = {
-    "responses": {200: _answer("How the account stands"), **_UNCHANGED, **_READ_PROBLEMS}
+    "responses": {200: answer("How the account stands"), **_UNCHANGED, **_READ_PROBLEMS}
 }
 TRADING_STATE: Document = {
     "responses": {
-        200: _answer("The scope's state, now and before"),
+        200: answer("The scope's state, now and before"),
         **_KEY_PROBLEMS,
-        **_BODY_PROBLEMS,
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_REPEATABLE],
@@ -306,10 +308,10 @@ TRADING_STATE: Document = {
 RESOLVE: Document = {
     "summary": "Close a discrepancy that was looked into",
     "responses": {
-        200: _answer("The discrepancy and its resolution, which names who and why"),
+        200: answer("The discrepancy and its resolution, which names who and why"),
         **_KEY_PROBLEMS,
-        **_problems(s404="No such discrepancy", s409="Closed already, or it would come back"),
-        **_BODY_PROBLEMS,
+        **problems(s404="No such discrepancy", s409="Closed already, or it would come back"),
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_REPEATABLE],
@@ -331,10 +333,10 @@ RESOLVE: Document = {
 }
 ORDER_REQUEST: Document = {
     "responses": {
-        200: _answer("Asked for before, under the same Idempotency-Key"),
-        202: _answer("Recorded; what becomes of it is in GET /v1/actions and /v1/decisions"),
-        **_problems(s404="No such decision", s409="The key was used for another request"),
-        **_BODY_PROBLEMS,
+        200: answer("Asked for before, under the same Idempotency-Key"),
+        202: answer("Recorded; what becomes of it is in GET /v1/actions and /v1/decisions"),
+        **problems(s404="No such decision", s409="The key was used for another request"),
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_REPEATABLE],
@@ -362,7 +364,7 @@ ORDER_REQUEST: Document = {
         },
     },
 }
-PROBE: Document = {"responses": {200: _answer("Yes"), 503: _answer("No, and why")}}
+PROBE: Document = {"responses": {200: answer("Yes"), 503: answer("No, and why")}}
 METRICS: Document = {
     "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}
 }
