@@ -1,7 +1,8 @@
 """HttpServer: uvicorn on a thread of its own, which leaves the process's signals alone.
 
 The socket is bound before the thread starts, so a taken port is an error of the start (exit 78)
-and not a line in a log. Limits: connections, idle time, size of a request's head.
+and not a line in a log. Limits: connections, also of one peer, idle time, time
+and size of a request's head (torghut.web.connections).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from torghut.domain.errors import ConfigError, TorghutError
+from torghut.web.connections import BoundedProtocol
 
 START_S = 15.0
 STOP_S = 10.0
@@ -41,7 +43,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
