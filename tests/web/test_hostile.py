@@ -1,7 +1,7 @@
 """Clients that mean no good, at a real daemon: refused, and nobody else is the worse for it.
 
-`make test` plays a sample; `HOSTILE=full` plays 10,000 connections of garbage, a thousand slow ones,
-twenty bodies of 100 MB, and also holds the times of /healthz (p99 < 50 ms) meanwhile.
+`make test` plays a sample; `HOSTILE=full` plays 10,000 connections of garbage, a thousand slow
+ones, twenty bodies of 100 MB, and also holds the times of /healthz (p99 < 50 ms) meanwhile.
 """
 
 from __future__ import annotations
