@@ -25,6 +25,7 @@ KEEP_ALIVE_S = 30
 CONNECTIONS_MAX = 1_024
 HEAD_BYTES_MAX = 32 * 1024
 BACKLOG = 1_024
+ACCEPTED_AT_ONCE = 32  # asyncio takes as many before it serves anybody: a burst must not stop us
 
 
 class HttpServer:
@@ -53,6 +54,7 @@ class HttpServer:
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=5,
                 limit_concurrency=CONNECTIONS_MAX,
+                backlog=ACCEPTED_AT_ONCE,
                 h11_max_incomplete_event_size=HEAD_BYTES_MAX,
             )
         )
@@ -72,6 +74,7 @@ class HttpServer:
         self._thread.start()
         if not self._server.up.wait(START_S) or not self._server.started:
             raise TorghutError("the HTTP server did not start; the log says why")
+        self._socket.listen(BACKLOG)  # how many may wait is another number than ACCEPTED_AT_ONCE
 
     def stop(self) -> None:
         """Answer what is under way, then close. Returns when done, within STOP_S."""
