@@ -346,6 +346,9 @@ def entry_points() -> set[str]:
     return {reference.partition(":")[0] for reference in named}
 
 
+LIBRARIES = {"torghut.client"}  # for other people's programs: a module of ours needs none
+
+
 def test_no_module_is_dead() -> None:
     """Each module is used by another production module, or is an entry point."""
     files = python_files(PACKAGE)
@@ -357,7 +360,7 @@ def test_no_module_is_dead() -> None:
         for path in files
         if path.name not in ("__init__.py", "__main__.py") and module_name(path) not in used
     ]
-    assert dead == []
+    assert sorted(set(dead) - LIBRARIES) == []
 
 
 def test_every_entry_point_exists() -> None:
@@ -388,7 +391,7 @@ def setting_names() -> dict[str, object]:
     """Outside name of each setting → its default."""
     found: dict[str, object] = {}
     for name, field in Settings.model_fields.items():
-        if name in ("risk", "strategies", "sinks", "accounts", "intakes"):
+        if name in ("risk", "strategies", "sinks", "accounts", "intakes", "webhooks"):
             continue  # tables of the TOML file, described below the table
         alias = field.validation_alias
         default = field.get_default(call_default_factory=True)

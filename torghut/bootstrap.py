@@ -30,6 +30,7 @@ from torghut.clock import utc_now
 from torghut.config import Settings, load
 from torghut.parts import (
     Adapters,
+    check_tokens,
     inbox_loop,
     open_broker,
     open_intakes,
@@ -250,6 +251,7 @@ def running_daemon(
     with ExitStack() as stack:
         database = stack.enter_context(open_database(settings, migrating=migrating, name=name))
         warn_of_lossy_commits(database)
+        check_tokens(settings, database)
         for one in settings.each():
             if one.broker == "sim":
                 directory = simulator_home(one)

@@ -32,6 +32,7 @@ from torghut import (
     cli_reads,
     cli_reconcile,
     cli_replay,
+    cli_tokens,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ cli_plans.register(app, _settings, connect)
 cli_discrepancies.register(app, connect)
 cli_reconcile.register(app, connect)
 cli_bench.register(app)
+cli_tokens.register(app, connect)
 
 
 @app.command()

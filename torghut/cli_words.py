@@ -141,6 +141,8 @@ EVENT_WORDS: Mapping[str, str] = {
     EventKind.DEAD_LETTER_DROPPED: "refused event given up",
     EventKind.SINK_FORGOTTEN: "sink given up",
     EventKind.INBOX_DISMISSED: "refused decision dismissed",
+    EventKind.TOKEN_CREATED: "token made",
+    EventKind.TOKEN_REVOKED: "token revoked",
 }
 
 PLAN_WORDS: Mapping[str, str] = {
@@ -203,6 +205,7 @@ DISCREPANCY_WORDS: Mapping[str, str] = {
     DiscrepancyKind.UNREADABLE_ROW: "the broker listed something that cannot be read",
     DiscrepancyKind.ROWS_MISSING: "rows of our books are gone",
     DiscrepancyKind.POSITION_DIFFERS: "the broker holds another quantity than our books",
+    DiscrepancyKind.ALERT_REFUSED: "an alert came that could not be traded",
     DiscrepancyKind.CASH_DIFFERS: "the broker has another amount of cash than our books",
 }
 
@@ -227,6 +230,8 @@ DISCREPANCY_ADVICE: Mapping[str, str] = {
     " show either: find out who deleted rows, then resolve this.",
     DiscrepancyKind.POSITION_DIFFERS: "Find out what the broker did; this ends when both are equal,"
     " or take the broker's quantity over: torghut accept SYMBOL --reason WHY",
+    DiscrepancyKind.ALERT_REFUSED: "Nothing was sent to the broker. Mend the alert or the settings,"
+    " decide about the signal that was missed; then resolve this.",
     DiscrepancyKind.CASH_DIFFERS: "Find out what moved the money; this ends when both are equal, or"
     " take the broker's amount over: torghut accept cash --reason WHY",
 }

@@ -21,12 +21,13 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -36,40 +37,23 @@ from pydantic_settings import (
 
 from torghut.account_settings import OWN, AccountTable, broker_url, check_labels
 from torghut.config_errors import config_error
+from torghut.domain.access import Credential, setting_credential
 from torghut.domain.discrepancies import DiscrepancyKind
 from torghut.domain.errors import ConfigError
 from torghut.domain.risk_policy import RiskPolicy
 from torghut.domain.submission import Retries
-from torghut.domain.values import parse_symbol
 from torghut.sink_settings import Sinks
+from torghut.strategy_settings import StrategyConfig
 from torghut.stream_settings import Intakes
+from torghut.webhook_settings import Webhooks
 
 PAPER_HOST = "paper-api.alpaca.markets"
 LIVE_HOST = "api.alpaca.markets"
 DATA_URL = "https://data.alpaca.markets"
 
+_TABLES = ("TORGHUT_RISK__", "TORGHUT_ACCOUNTS__", "TORGHUT_WEBHOOKS__")
 _KUBERNETES = ("TORGHUT_SERVICE_", "TORGHUT_PORT")
 # set in every container beside a Service that is named torghut
-
-
-class StrategyConfig(BaseModel):
-    """One `[strategies.NAME]` table: which plug-in runs when, on what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    plugin: str = Field(alias="class")
-    schedule: str  # five cron fields, America/New_York
-    symbols: tuple[str, ...]
-    params: Mapping[str, Any] = Field(default_factory=dict)
-    missed_ticks: Literal["run_once", "skip"] = "run_once"
-    account: str | None = None
-
-    @field_validator("symbols")
-    @classmethod
-    def _symbols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError("needs at least one symbol")
-        return tuple(parse_symbol(symbol) for symbol in value)
 
 
 class Settings(BaseSettings):
@@ -98,6 +82,8 @@ class Settings(BaseSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
     api_tokens: SecretStr | None = None
+    require_token: bool = False
+    http_rate_per_s: float = Field(default=2_000, ge=1, le=1_000_000)
     broker_timeout_s: float = Field(default=10, gt=0, le=120)
     lease_ttl_s: float = Field(default=10, ge=1, le=600)
     reconcile_interval_s: float = Field(default=15, ge=0.1, le=3600)
@@ -122,6 +108,15 @@ class Settings(BaseSettings):
     sinks: Sinks = Field(default_factory=dict)
     accounts: Mapping[str, AccountTable] = Field(default_factory=dict)
     intakes: Intakes = Field(default_factory=dict)
+    webhooks: Webhooks = Field(default_factory=Webhooks)
+
+    @field_validator("api_tokens")
+    @classmethod
+    def _tokens(cls, value: SecretStr | None) -> SecretStr | None:
+        for entry in (value.get_secret_value() if value else "").split(","):
+            if entry.strip():
+                setting_credential(entry.strip())
+        return value
 
     @field_validator("apca_api_base_url", "apca_api_data_url")
     @classmethod
@@ -236,9 +231,20 @@ class Settings(BaseSettings):
         }
 
     def tokens(self) -> frozenset[str]:
-        """The API's bearer tokens, comma-separated in TORGHUT_API_TOKENS."""
+        """The bearer tokens of TORGHUT_API_TOKENS, without their scopes."""
+        return frozenset(token for token, _ in self._setting_tokens())
+
+    def credentials(self) -> tuple[Credential, ...]:
+        """What is known of them; one that stands there twice has the scopes of both."""
+        found: dict[bytes, Credential] = {}
+        for _, one in self._setting_tokens():
+            before = found.get(one.digest, one)
+            found[one.digest] = replace(one, scopes=one.scopes | before.scopes)
+        return tuple(found.values())
+
+    def _setting_tokens(self) -> list[tuple[str, Credential]]:
         text = self.api_tokens.get_secret_value() if self.api_tokens else ""
-        return frozenset(token.strip() for token in text.split(",") if token.strip())
+        return [setting_credential(entry.strip()) for entry in text.split(",") if entry.strip()]
 
 
 def load(**overrides: Any) -> Settings:
@@ -297,7 +303,9 @@ def _check_unknown_environment() -> None:
     allowed = known | {"TORGHUT_TEST_DATABASE_URL", "TORGHUT_CRASH_AT"}
     for name in sorted(os.environ):
         if name.startswith("TORGHUT_") and name not in allowed:
-            if name.startswith(("TORGHUT_RISK__", "TORGHUT_ACCOUNTS__", *_KUBERNETES)):
+            if name.startswith(
+                ("TORGHUT_RISK__", "TORGHUT_ACCOUNTS__", "TORGHUT_WEBHOOKS__", *_KUBERNETES)
+            ):
                 continue
             raise ConfigError(
                 name, "is not a known setting", "see the table in README, or unset it"
@@ -369,20 +377,21 @@ def _check_together(settings: Settings) -> None:
 
 
 def _check_reach(settings: Settings) -> None:
-    if not settings.tokens() and not _is_loopback(settings.http_host):
+    open_to_all = not settings.tokens() and not settings.require_token
+    if open_to_all and not is_loopback(settings.http_host):
         raise ConfigError(
             "TORGHUT_HTTP_HOST",
             f"is {settings.http_host!r}, which others can reach, while TORGHUT_API_TOKENS is empty",
-            "set tokens, or use 127.0.0.1",
+            "set tokens, or TORGHUT_REQUIRE_TOKEN=true, or use 127.0.0.1",
         )
 
 
 def _outside_name(name: str) -> str:
-    alias = Settings.model_fields[name].validation_alias
-    return alias if isinstance(alias, str) else f"TORGHUT_{name.upper()}"
+    return str(Settings.model_fields[name].validation_alias or f"TORGHUT_{name.upper()}")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """True if nobody but this machine reaches the address."""
     if host == "localhost":
         return True
     try:

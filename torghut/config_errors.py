@@ -17,6 +17,8 @@ def config_error(error: ValidationError) -> ConfigError:
     setting = head if head.startswith("APCA_") else "TORGHUT_" + "__".join(p.upper() for p in place)
     if place and place[0] == "strategies" and len(place) > 1:
         setting = "[" + ".".join(place[:2]) + "] " + ".".join(place[2:])
+    if place and place[0] == "webhooks" and len(place) > 1:
+        setting = "[" + ".".join(place[:-1]) + "] " + place[-1]
     if place and place[0] == "accounts" and len(place) > 1:
         setting = _account_setting(place[1], place[2:])
     if place and place[0] in _PLACES and len(place) > 1:

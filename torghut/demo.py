@@ -31,7 +31,7 @@ from sqlalchemy import create_engine, text
 from torghut import bootstrap, config, places, proof, telemetry
 from torghut.bootstrap import Daemon
 from torghut.clock import utc_now
-from torghut.config import Settings, StrategyConfig
+from torghut.config import Settings
 from torghut.data import daily_bars_path
 from torghut.demo_report import Report, Screen, build_report, print_report
 from torghut.domain.errors import BrokerUnavailable, TorghutError
@@ -40,6 +40,7 @@ from torghut.serving import serving
 from torghut.simulator import SimConfig
 from torghut.storage import embedded
 from torghut.strategies.loading import load_strategy
+from torghut.strategy_settings import StrategyConfig
 
 ACCOUNT = "demo"
 DATABASE = "torghut_demo"

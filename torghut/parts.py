@@ -19,7 +19,8 @@ import structlog
 from torghut.brokers.alpaca import AlpacaBroker
 from torghut.brokers.alpaca_data import AlpacaMarketData
 from torghut.clock import utc_now
-from torghut.config import Settings
+from torghut.config import Settings, is_loopback
+from torghut.domain.errors import ConfigError
 from torghut.places import SIMULATOR_FILE, Reach, decision_ttl
 from torghut.ports import Broker, MarketData
 from torghut.services import batch, inbox
@@ -32,7 +33,7 @@ from torghut.services.relays import Relays
 from torghut.services.stream_intake import StreamIntake, StreamIntakes
 from torghut.simulator import SimConfig, Simulator
 from torghut.sinks.opening import open_sink
-from torghut.storage import durability, outbox
+from torghut.storage import durability, outbox, tokens
 from torghut.storage.database import Database
 from torghut.streams.opening import open_stream
 
@@ -133,6 +134,20 @@ def inbox_loop(
     """The loop that takes decisions from rows of `decision_inbox`; `wake` hears of new ones."""
     taking = inbox.Inbox(settings.labels, database, ttl=decision_ttl(settings), wake=wake)
     return Loop("inbox", taking.run_once, interval_s=REST_S, clock=utc_now)
+
+
+def check_tokens(settings: Settings, database: Database) -> None:
+    """An address that others reach needs a token that is known. Raises ConfigError."""
+    if settings.tokens() or is_loopback(settings.http_host):
+        return
+    with database.transaction() as tx:
+        if tokens.listed(tx, all_=False, now=utc_now()):
+            return
+    raise ConfigError(
+        "TORGHUT_HTTP_HOST",
+        f"is {settings.http_host!r}, which others can reach, and there is no token to ask for",
+        "make one first: torghut token create NAME --scope read",
+    )
 
 
 def warn_of_lossy_commits(database: Database) -> None:

@@ -192,6 +192,7 @@ def set_up_logging(settings: Settings) -> None:
     if settings.database_url is not None:
         password = parsed_url(settings.database_url.get_secret_value()).password
         secrets.extend([password] if password else [])
+    secrets.extend(settings.webhooks.secrets())
     for place in (*settings.sinks.values(), *settings.intakes.values()):
         secrets.extend(place.secrets())
     telemetry.configure_logging(level=settings.log_level, form=settings.log_format, secrets=secrets)

@@ -25,6 +25,7 @@ def serving(daemon: Daemon) -> Iterator[str]:
         health=daemon.health,
         ready=daemon.ready,
         process=lambda account: _facts(daemon, account),
+        rate_per_s=settings.http_rate_per_s,
     )
     app = create_app(parts)
     end = app.state.end_streams

@@ -113,6 +113,9 @@ def test_torghut_ro_only_reads(as_role: Address) -> None:
                 connection.execute(statement)
         for table in ("trade_decisions", "executions", "fills", "events", "positions"):
             connection.execute(f"SELECT * FROM {table} LIMIT 1")
+        for table in ("console_keys", "api_tokens"):  # what a session could be signed with
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"SELECT * FROM {table}")
         own = connection.execute(
             "SELECT rolconfig FROM pg_roles WHERE rolname = 'torghut_ro'"
         ).fetchone()

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.services.rig import ACCOUNT, Rig, eventually
-from torghut.config import StrategyConfig
 from torghut.domain.errors import ConfigError
 from torghut.ports import StrategyFacts
 from torghut.services.scheduler import Scheduled, Scheduler
+from torghut.strategy_settings import StrategyConfig
 
 START = datetime(2026, 1, 5, 15, 2, tzinfo=UTC)  # 10:02 in New York
 FIVE = datetime(2026, 1, 5, 15, 5, tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from http.cookies import SimpleCookie
 
@@ -12,10 +13,13 @@ from fastapi.routing import APIRoute
 from tests.web.conftest import Serve, Served
 from torghut.clock import utc_now
 from torghut.config import Settings
+from torghut.domain.access import setting_credential, setting_name
 from torghut.services.intake import IntakeDesk
+from torghut.storage.database import Database
 from torghut.web.console.profit import as_csv
 from torghut.web.console.routes import router
-from torghut.web.console.sessions import COOKIE, SESSION_S, Sessions, token_name
+from torghut.web.console.sessions import COOKIE, SESSION_S
+from torghut.web.keyring import Keyring
 from torghut.web.parts import Staff, WebParts
 
 TOKEN = "canary-token-0123456789"
@@ -72,8 +76,10 @@ def test_no_route_of_the_console_was_left_out(served: Served) -> None:
     desk = IntakeDesk(served.database, utc_now, lambda _: None)
     parts = WebParts(settings=Settings(), database=served.database, desk=desk, health=dict)
     staff = Staff(desk)
-    routes = router(parts, staff)[0].routes
+    keyring = Keyring((), served.database, required=False, clock=utc_now)
+    routes = router(parts, staff, keyring)[0].routes
     staff.close()
+    keyring.close()
     open_ = {"/console/sign-in", "/console/static/{name}", "/console/live"}
     found = {
         route.path for route in routes if isinstance(route, APIRoute) and "GET" in route.methods
@@ -96,13 +102,13 @@ def test_a_token_opens_a_session_that_is_kept_well(serve: Serve) -> None:
     )
     assert not cookie["secure"] and TOKEN not in answer.headers["set-cookie"]
     page = served.client.get("/")
-    assert page.status_code == 200 and token_name(TOKEN) in page.text and TOKEN not in page.text
+    assert page.status_code == 200 and setting_name(TOKEN) in page.text and TOKEN not in page.text
     done = halt(served, csrf_of(page))
     assert done.status_code == 303
     said = served.client.get("/").text
     assert "global: active → halted" in said
     audit = served.client.get("/console/audit").text
-    assert f"console:{token_name(TOKEN)}" in audit
+    assert f"console:{setting_name(TOKEN)}" in audit
     served.client.post("/console/sign-out", data={"csrf": csrf_of(page)})
     assert served.client.get("/").status_code == 303
 
@@ -122,13 +128,26 @@ def test_a_sign_in_leads_nowhere_else(serve: Serve, to: str) -> None:
     assert answer.headers["location"] == "/"
 
 
-def test_sessions_end_with_their_token_and_are_not_to_be_forged() -> None:
-    """Another key, a name that is no token's, a session of a server without tokens: none is one."""
-    ours, others = Sessions([TOKEN]), Sessions(["another"])
-    assert ours.sign_in(TOKEN) is not None and ours.sign_in("another") is None
-    assert ours._key == Sessions([TOKEN])._key  # replicas know each other's sessions
-    assert ours._key != others._key
-    assert Sessions([])._key != Sessions([])._key
+def test_replicas_know_each_others_sessions_and_others_do_not(database_url: str) -> None:
+    """The key is of the settings' tokens and of the database: neither is enough alone."""
+    database = Database(database_url)
+
+    async def key(*tokens: str, look: bool = True) -> bytes:
+        known = [setting_credential(token)[1] for token in tokens]
+        ring = Keyring(known, database, required=False, clock=utc_now)
+        if look:
+            await ring.look()
+        ring.close()
+        return ring.session_key
+
+    try:
+        ours = asyncio.run(key(TOKEN))
+        assert ours == asyncio.run(key(TOKEN))
+        assert ours != asyncio.run(key(TOKEN, "another"))
+        assert ours != asyncio.run(key(TOKEN, look=False))
+        assert asyncio.run(key(look=False)) != asyncio.run(key(look=False))
+    finally:
+        database.close()
 
 
 def test_guesses_are_slowed_down(serve: Serve) -> None:

@@ -21,6 +21,7 @@ class DiscrepancyKind(StrEnum):
     UNREADABLE_ROW = "unreadable_row"  # the broker's id of an order, fill or entry
     ROWS_MISSING = "rows_missing"  # "books"
     POSITION_DIFFERS = "position_differs"  # a symbol
+    ALERT_REFUSED = "alert_refused"  # the sender, and the beginning of the text's SHA-256
     CASH_DIFFERS = "cash_differs"  # torghut.domain.tie_out.CASH
 
 

@@ -221,6 +221,11 @@ PAYLOADS: Mapping[K, Payload] = {
         "a person has looked into a refused decision of the inbox or of a stream",
         {"inbox_id": NUMBER, "source": TEXT, "result": TEXT, "reason": TEXT},
     ),
+    K.TOKEN_CREATED: _payload(
+        "a token of the HTTP interface was made",
+        {"name": TEXT, "scopes": TEXTS, "expires_at": TEXT_OR_NULL},
+    ),
+    K.TOKEN_REVOKED: _payload("a token was ended", {"name": TEXT, "scopes": TEXTS, "reason": TEXT}),
 }
 
 
@@ -273,7 +278,7 @@ _SAYS = {
     "occurred_at": "When, by the clock of the process that wrote it.",
     "account": "Label of the account; null where it concerns none or all.",
     "decision_hash": "The decision; null where it concerns none.",
-    "actor": "Who did it: a part of Torghut, or a person (cli:NAME, api).",
+    "actor": "Who did it: a part of Torghut, or a person (cli:NAME, http:TOKEN, console:TOKEN).",
     "payload": "What there is to say, by kind.",
 }
 

@@ -60,6 +60,8 @@ class EventKind(StrEnum):
     DEAD_LETTER_DROPPED = "dead_letter.dropped"
     SINK_FORGOTTEN = "sink.forgotten"
     INBOX_DISMISSED = "inbox.dismissed"  # a refused decision that a person has looked into
+    TOKEN_CREATED = "token.created"  # noqa: S105 - no password
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ from sqlalchemy import Connection
 
 from torghut import telemetry
 from torghut.clock import Clock
-from torghut.config import StrategyConfig
 from torghut.domain.decisions import Decision, parse_decision
 from torghut.domain.errors import BrokerUnavailable, ConfigError, InvalidDecision
 from torghut.domain.lifecycle import DecisionStatus
@@ -38,6 +37,7 @@ from torghut.services.intake import store
 from torghut.storage import control, facts, folds
 from torghut.storage.database import Database
 from torghut.storage.rows import Intake, IntakeResult
+from torghut.strategy_settings import StrategyConfig
 
 MISSED_AFTER_S = 60
 MISSED_TICKS_MAX = 10_000

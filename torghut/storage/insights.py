@@ -33,6 +33,8 @@ AUDITED = (
     EventKind.LEASE_ACQUIRED,
     EventKind.SINK_FORGOTTEN,
     EventKind.INBOX_DISMISSED,
+    EventKind.TOKEN_CREATED,
+    EventKind.TOKEN_REVOKED,
 )
 """Kinds of events that somebody decided, or that change who decides."""
 

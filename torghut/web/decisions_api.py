@@ -63,7 +63,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
             raise
         answer = await staff.counter.accept(decision)
         counted(answer.result.value)
-        return _answered(answer)
+        return answered(answer)
 
     async def post_batch(request: Request) -> Response:
         async with batches:  # each may hold a whole body in memory
@@ -102,7 +102,8 @@ def idempotency_key(request: Request) -> str | None:
     raise InvalidDecision((Fault("Idempotency-Key", problem),))
 
 
-def _answered(answer: Intake) -> Response:
+def answered(answer: Intake) -> Response:
+    """What intake said, as an answer. Raises Problem 409 for a conflict."""
     if answer.result is IntakeResult.CONFLICT:
         raise Problem(
             409,

@@ -6,19 +6,21 @@ a test holds its fields to be those that the domain knows.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
 
 from torghut.domain.orders import OrderClass, OrderType, Side, TimeInForce
+from torghut.web.document_answers import complete
 
 Document = dict[str, Any]
 
-_AMOUNT: Document = {
+AMOUNT: Document = {
     "type": ["string", "number"],
     "description": "Decimal, greater than 0, at most 9 decimals; text keeps it exact.",
 }
-_INSTANT: Document = {"type": "string", "format": "date-time"}
+INSTANT: Document = {"type": "string", "format": "date-time"}
 
 EXAMPLE: Document = {
     "strategy": "crossover",
@@ -39,12 +41,12 @@ DECISION: Document = {
         "symbol": {"type": "string", "maxLength": 32},
         "side": {"enum": [side.value for side in Side]},
         "type": {"enum": [kind.value for kind in OrderType]},
-        "qty": {**_AMOUNT, "description": "Shares; exactly one of qty and notional."},
-        "notional": {**_AMOUNT, "description": "Account currency."},
-        "limit_price": _AMOUNT,
-        "stop_price": _AMOUNT,
-        "trail_price": _AMOUNT,
-        "trail_percent": _AMOUNT,
+        "qty": {**AMOUNT, "description": "Shares; exactly one of qty and notional."},
+        "notional": {**AMOUNT, "description": "Account currency."},
+        "limit_price": AMOUNT,
+        "stop_price": AMOUNT,
+        "trail_price": AMOUNT,
+        "trail_percent": AMOUNT,
         "time_in_force": {"enum": [tif.value for tif in TimeInForce], "default": "day"},
         "extended_hours": {"type": "boolean", "default": False},
         "order_class": {"enum": [kind.value for kind in OrderClass], "default": "simple"},
@@ -52,21 +54,21 @@ DECISION: Document = {
             "type": "object",
             "additionalProperties": False,
             "required": ["limit_price"],
-            "properties": {"limit_price": _AMOUNT},
+            "properties": {"limit_price": AMOUNT},
         },
         "stop_loss": {
             "type": "object",
             "additionalProperties": False,
             "required": ["stop_price"],
-            "properties": {"stop_price": _AMOUNT, "limit_price": _AMOUNT},
+            "properties": {"stop_price": AMOUNT, "limit_price": AMOUNT},
         },
-        "event_ts": {**_INSTANT, "description": "When the signal happened; never now."},
+        "event_ts": {**INSTANT, "description": "When the signal happened; never now."},
         "intent": {
             "type": "string",
             "maxLength": 256,
             "description": "Tells decisions apart that are otherwise the same signal.",
         },
-        "expires_at": {**_INSTANT, "description": "Must not trade after this."},
+        "expires_at": {**INSTANT, "description": "Must not trade after this."},
         "account": {
             "type": "string",
             "description": "One that is traded here; needed where none is the default.",
@@ -77,8 +79,15 @@ DECISION: Document = {
     "examples": [EXAMPLE],
 }
 
+STREAM_EXAMPLE = (
+    'id: NzQ…\nevent: decision.planned\ndata: {"id":"…","kind":"decision.planned",…}\n\n'
+)
+
 _INTAKE: Document = {
     "type": "object",
+    "examples": [
+        {"decision_hash": "3024afce" + "0" * 56, "status": "planned", "result": "created"}
+    ],
     "required": ["decision_hash", "status", "result"],
     "properties": {
         "decision_hash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
@@ -88,6 +97,16 @@ _INTAKE: Document = {
 }
 _PROBLEM: Document = {
     "type": "object",
+    "examples": [
+        {
+            "type": "urn:torghut:problem:invalid-decision",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "1 fault found; see errors",
+            "request_id": "5f1d0c8e9a7b6c5d",
+            "errors": [{"field": "qty", "problem": "must be greater than 0, not -1"}],
+        }
+    ],
     "required": ["type", "title", "status", "detail", "request_id"],
     "properties": {
         "type": {"type": "string"},
@@ -108,6 +127,7 @@ _PROBLEM: Document = {
 }
 _PAGE: Document = {
     "type": "object",
+    "examples": [{"items": [{"id": 17, "status": "planned"}], "next_cursor": "17"}],
     "required": ["items", "next_cursor"],
     "properties": {
         "items": {"type": "array", "items": {"type": "object"}},
@@ -126,12 +146,14 @@ def _ref(name: str) -> Document:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _answer(description: str, name: str | None = None) -> Document:
+def answer(description: str, name: str | None = None) -> Document:
+    """An answer in JSON, of a schema by its name."""
     schema = _ref(name) if name else {"type": "object"}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _problems(**descriptions: str) -> Document:
+def problems(**descriptions: str) -> Document:
+    """Answers that are problem details: `s404="…"`."""
     content = {"application/problem+json": {"schema": _ref("Problem")}}
     return {
         status.removeprefix("s"): {"description": text, "content": content}
@@ -139,7 +161,7 @@ def _problems(**descriptions: str) -> Document:
     }
 
 
-_BODY_PROBLEMS = _problems(
+BODY_PROBLEMS = problems(
     s408="The body did not arrive in time",
     s413="The body is too large",
     s415="Another media type is needed",
@@ -147,8 +169,16 @@ _BODY_PROBLEMS = _problems(
     s429="Too many requests a second",
     s503="The database does not answer; nothing was acknowledged. Send the same again",
 )
-_READ_PROBLEMS = _problems(s422="A parameter is wrong", s503="The database does not answer")
-_LINES = {"application/x-ndjson": {"schema": {"type": "string"}}}
+READ_PROBLEMS = problems(s422="A parameter is wrong", s503="The database does not answer")
+_LINES = {
+    "application/x-ndjson": {"schema": {"type": "string"}, "example": json.dumps(EXAMPLE) + "\n"}
+}
+_LINES_ANSWERED = {
+    "application/x-ndjson": {
+        "schema": {"type": "string"},
+        "example": '{"line": 1, "decision_hash": "3024afce…", "result": "created"}\n',
+    }
+}
 
 
 def _key(description: str) -> Document:
@@ -162,7 +192,7 @@ def _key(description: str) -> Document:
 
 
 _REPEATABLE = _key("The same request under the same key is answered with what it led to.")
-_KEY_PROBLEMS = _problems(
+_KEY_PROBLEMS = problems(
     s400="The Idempotency-Key is malformed",
     s409="A request with this Idempotency-Key is being carried out, or may have been",
 )
@@ -171,10 +201,10 @@ POST_DECISION: Document = {
     "summary": "Submit one decision",
     "status_code": 201,
     "responses": {
-        201: _answer("Created: stored, and executed at most once", "Intake"),
-        200: _answer("Replayed: the same decision was sent before", "Intake"),
-        **_problems(s409="Sent before with another payload: `differing_fields`"),
-        **_BODY_PROBLEMS,
+        201: answer("Created: stored, and executed at most once", "Intake"),
+        200: answer("Replayed: the same decision was sent before", "Intake"),
+        **problems(s409="Sent before with another payload: `differing_fields`"),
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_key("Becomes the decision's `intent`.")],
@@ -189,29 +219,64 @@ POST_BATCH: Document = {
     "responses": {
         200: {
             "description": "One line each, in order: line, decision_hash, result, error?",
-            "content": _LINES,
+            "content": _LINES_ANSWERED,
         },
-        **_BODY_PROBLEMS,
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {"requestBody": {"required": True, "content": _LINES}},
 }
-LIST: Document = {"responses": {200: _answer("Newest first", "Page"), **_READ_PROBLEMS}}
+UNCHANGED: dict[int, Document] = {
+    304: {"description": "As it was when it had the ETag of If-None-Match"}
+}
+LIST: Document = {"responses": {200: answer("Newest first", "Page"), **UNCHANGED, **READ_PROBLEMS}}
+EVENTS: Document = {
+    "summary": "What happened, in order; as a stream for who accepts text/event-stream",
+    "responses": {
+        200: {
+            "description": "Oldest first; `next_cursor` is always there, for the next question",
+            "content": {
+                "application/json": {"schema": _ref("Page")},
+                "text/event-stream": {"schema": {"type": "string"}, "example": STREAM_EXAMPLE},
+            },
+        },
+        **UNCHANGED,
+        **READ_PROBLEMS,
+    },
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "required": False,
+                "description": "The `id` of the last event of a stream; goes before `after`.",
+                "schema": {"type": "string", "maxLength": 2000},
+            }
+        ]
+    },
+}
 ONE: Document = {
     "responses": {
-        200: _answer("Found by its hash, or by 8 or more first characters of it"),
-        **_problems(s404="Not known"),
-        **_READ_PROBLEMS,
+        200: answer("Found by its hash, or by 8 or more first characters of it"),
+        **UNCHANGED,
+        **problems(s404="Not known"),
+        **READ_PROBLEMS,
     }
 }
 STATES: Document = {
-    "responses": {200: _answer("Every scope's state: actor, reason, since"), **_READ_PROBLEMS}
+    "responses": {
+        200: answer("Every scope's state: actor, reason, since"),
+        **UNCHANGED,
+        **READ_PROBLEMS,
+    }
 }
-STATUS: Document = {"responses": {200: _answer("How the account stands"), **_READ_PROBLEMS}}
+STATUS: Document = {
+    "responses": {200: answer("How the account stands"), **UNCHANGED, **READ_PROBLEMS}
+}
 TRADING_STATE: Document = {
     "responses": {
-        200: _answer("The scope's state, now and before"),
+        200: answer("The scope's state, now and before"),
         **_KEY_PROBLEMS,
-        **_BODY_PROBLEMS,
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_REPEATABLE],
@@ -244,10 +309,10 @@ TRADING_STATE: Document = {
 RESOLVE: Document = {
     "summary": "Close a discrepancy that was looked into",
     "responses": {
-        200: _answer("The discrepancy and its resolution, which names who and why"),
+        200: answer("The discrepancy and its resolution, which names who and why"),
         **_KEY_PROBLEMS,
-        **_problems(s404="No such discrepancy", s409="Closed already, or it would come back"),
-        **_BODY_PROBLEMS,
+        **problems(s404="No such discrepancy", s409="Closed already, or it would come back"),
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_REPEATABLE],
@@ -269,10 +334,10 @@ RESOLVE: Document = {
 }
 ORDER_REQUEST: Document = {
     "responses": {
-        200: _answer("Asked for before, under the same Idempotency-Key"),
-        202: _answer("Recorded; what becomes of it is in GET /v1/actions and /v1/decisions"),
-        **_problems(s404="No such decision", s409="The key was used for another request"),
-        **_BODY_PROBLEMS,
+        200: answer("Asked for before, under the same Idempotency-Key"),
+        202: answer("Recorded; what becomes of it is in GET /v1/actions and /v1/decisions"),
+        **problems(s404="No such decision", s409="The key was used for another request"),
+        **BODY_PROBLEMS,
     },
     "openapi_extra": {
         "parameters": [_REPEATABLE],
@@ -292,10 +357,10 @@ ORDER_REQUEST: Document = {
                             },
                             "symbol": {"type": "string", "description": "orders:cancel only."},
                             "strategy": {"type": "string", "description": "orders:cancel only."},
-                            "qty": {**_AMOUNT, "description": ":replace and :close only."},
-                            "limit_price": {**_AMOUNT, "description": ":replace only."},
-                            "stop_price": {**_AMOUNT, "description": ":replace only."},
-                            "trail": {**_AMOUNT, "description": ":replace only."},
+                            "qty": {**AMOUNT, "description": ":replace and :close only."},
+                            "limit_price": {**AMOUNT, "description": ":replace only."},
+                            "stop_price": {**AMOUNT, "description": ":replace only."},
+                            "trail": {**AMOUNT, "description": ":replace only."},
                             "time_in_force": {"type": "string", "description": ":replace only."},
                         },
                     },
@@ -305,62 +370,7 @@ ORDER_REQUEST: Document = {
         },
     },
 }
-PLAN_EXAMPLE: Document = {
-    "correlation_id": "rebalance-2026-01",
-    "items": [
-        {"symbol": "AAPL", "action": "sell", "trade_amount": "1500"},
-        {"symbol": "SPY", "action": "buy", "trade_amount": "1500"},
-    ],
-}
-POST_PLAN: Document = {
-    "summary": "Submit a rebalance plan: sells first, then buys by what they brought",
-    "status_code": 201,
-    "responses": {
-        201: _answer("Created: stored, and carried out once"),
-        200: _answer("Replayed: the same plan was sent before; what became of it"),
-        **_problems(s409="Its correlation_id stands for another plan: `differing_fields`"),
-        **_BODY_PROBLEMS,
-    },
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "required": ["correlation_id"],
-                        "properties": {
-                            "correlation_id": {"type": "string", "maxLength": 128},
-                            "strategy": {"type": "string", "default": "rebalance"},
-                            "account": {"type": "string"},
-                            "items": {"type": "array", "items": {"type": "object"}},
-                            "targets": {"type": "object", "additionalProperties": _AMOUNT},
-                            "sizing": {"enum": ["whole", "fractional"], "default": "whole"},
-                            "min_trade_amount": {**_AMOUNT, "default": "1"},
-                            "cash": _AMOUNT,
-                            "on_failure": {
-                                "enum": ["continue", "keep", "undo"],
-                                "default": "continue",
-                            },
-                            "event_ts": _INSTANT,
-                            "expires_at": _INSTANT,
-                        },
-                    },
-                    "example": PLAN_EXAMPLE,
-                }
-            },
-        },
-    },
-}
-ONE_PLAN: Document = {
-    "responses": {
-        200: _answer("The plan, its items, its statistics by phase, and the steps of its saga"),
-        **_problems(s404="Not known"),
-        **_READ_PROBLEMS,
-    }
-}
-PROBE: Document = {"responses": {200: _answer("Yes"), 503: _answer("No, and why")}}
+PROBE: Document = {"responses": {200: answer("Yes"), 503: answer("No, and why")}}
 METRICS: Document = {
     "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}
 }
@@ -374,8 +384,7 @@ def describe(app: FastAPI) -> None:
         document = generate()
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(_SCHEMAS)
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}, {}]
+        complete(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

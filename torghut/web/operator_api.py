@@ -36,11 +36,11 @@ from torghut.services.operator import (
 )
 from torghut.web import documents
 from torghut.web.bodies import read_body
+from torghut.web.gate import caller_of
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, invalid, request_id_of
 from torghut.web.reads_api import CURSOR_MAX
 
-ACTOR = "http"
 BODY_BYTES_MAX = 16 * 1024
 
 _LENGTHS = {"reason": REASON_LENGTH_MAX, "account": 64, "strategy": 128}
@@ -55,13 +55,14 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
     async def change(request: Request, state: TradingState) -> Response:
         asked = _read(await read_body(request, bytes_max=BODY_BYTES_MAX), tuple(_LENGTHS))
         reason = asked.get("reason") or ""
+        actor = caller_of(request).actor
         try:
             step = partial(
                 operator.change,
                 state,
                 parts.database,
                 operator.scope_of(asked.get("account"), asked.get("strategy")),
-                actor=ACTOR,
+                actor=actor,
                 reason=reason,
                 now=parts.clock(),
                 settings=parts.settings,
@@ -73,7 +74,7 @@ def router(parts: WebParts, staff: Staff) -> APIRouter:
             "trading state set",
             **changed.as_json(),
             reason=reason,
-            actor=ACTOR,
+            actor=actor,
             request_id=request_id_of(request),
         )
         return Response(json.dumps(changed.as_json()), media_type="application/json")
@@ -108,7 +109,7 @@ def _add_resolve(routes: APIRouter, parts: WebParts, staff: Staff) -> None:
             operator.resolve,
             parts.database,
             discrepancy_id,
-            actor=ACTOR,
+            actor=caller_of(request).actor,
             reason=asked.get("reason") or "",
             now=parts.clock(),
         )

@@ -35,10 +35,10 @@ from torghut.storage.rows import Intake, IntakeResult
 from torghut.web import documents
 from torghut.web.bodies import read_body
 from torghut.web.decisions_api import idempotency_key
+from torghut.web.gate import caller_of
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, invalid
 
-ACTOR = "http"
 BODY_BYTES_MAX = 16 * 1024
 
 Done = tuple[dict[str, object], bool]
@@ -58,7 +58,7 @@ class RequestDesk:
         """`step` with the asker and the body, which may have `fields` beside the reason."""
         body = _read(await read_body(request, bytes_max=BODY_BYTES_MAX), fields)
         key = idempotency_key(request) or os.urandom(16).hex()
-        asker = Asker(ACTOR, str(body.pop("reason")), key, self._clock())
+        asker = Asker(caller_of(request).actor, str(body.pop("reason")), key, self._clock())
         try:
             document, replayed = await self._workers.call(partial(step, asker, body))
         except RequestRefused as error:

@@ -67,7 +67,8 @@ class WebParts:
 
 
 class Staff:
-    """The threads of one app. At most eight connections of the pool at a time, all together."""
+    """The threads of one app. At most eight connections of the pool at a time, all together,
+    and one more that looks for tokens."""
 
     def __init__(self, desk: IntakeDesk) -> None:
         self.counter = Counter(desk)

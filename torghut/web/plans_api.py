@@ -22,13 +22,13 @@ from torghut.services import plans
 from torghut.services.plans import PlanAnswer
 from torghut.storage import plan_reads
 from torghut.storage.rows import IntakeResult
-from torghut.web import documents
+from torghut.web import documents, plan_documents
 from torghut.web.bodies import read_body
+from torghut.web.gate import caller_of
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, invalid
-from torghut.web.reads_api import CURSOR_MAX, Name, PageQuery, Reader
+from torghut.web.reads_api import CURSOR_MAX, Name, PageQuery, Reader, tagged
 
-ACTOR = "http"
 BODY_BYTES_MAX = 256 * 1024
 
 
@@ -39,42 +39,43 @@ class PlanQuery(PageQuery):
     strategy: Name | None = None
 
 
-def router(parts: WebParts, staff: Staff) -> APIRouter:
+def router(parts: WebParts, staff: Staff, reader: Reader) -> APIRouter:
     """The routes of plans."""
     routes = APIRouter(tags=["plans"])
-    reader = Reader(parts, staff)
     ttl = timedelta(seconds=parts.settings.decision_ttl_s)
 
-    @routes.post("/plans", **documents.POST_PLAN)
+    @routes.post("/plans", **plan_documents.POST_PLAN)
     async def post_plan(request: Request) -> Response:
         body = await read_body(request, bytes_max=BODY_BYTES_MAX)
         try:
-            step = partial(_accept, parts, body, ttl)
+            step = partial(_accept, parts, body, ttl, caller_of(request).actor)
             answer: PlanAnswer = await staff.operators.call(step)
         except (InvalidDecision, InvalidPlan) as error:
             raise invalid(error.faults, kind="invalid-plan") from None
         return _answered(answer)
 
     @routes.get("/plans", **documents.LIST)
-    async def list_plans(query: Annotated[PlanQuery, Query()]) -> Response:
-        return await reader.page(plan_reads.plans, query)
+    async def list_plans(request: Request, query: Annotated[PlanQuery, Query()]) -> Response:
+        return await reader.page(request, plan_reads.plans, query)
 
-    @routes.get("/plans/{plan_id}", **documents.ONE_PLAN)
-    async def get_plan(plan_id: Annotated[int, Path(ge=1, le=CURSOR_MAX)]) -> Response:
+    @routes.get("/plans/{plan_id}", **plan_documents.ONE_PLAN)
+    async def get_plan(
+        request: Request, plan_id: Annotated[int, Path(ge=1, le=CURSOR_MAX)]
+    ) -> Response:
         found = await reader.ask(partial(plan_reads.plan, plan_id=plan_id))
         if found is None:
             raise Problem(404, "unknown-plan", "no plan has this id")
-        return Response(json.dumps(found), media_type="application/json")
+        return tagged(request, found)
 
     return routes
 
 
-def _accept(parts: WebParts, body: bytes, ttl: timedelta) -> PlanAnswer:
+def _accept(parts: WebParts, body: bytes, ttl: timedelta, actor: str) -> PlanAnswer:
     settings = parts.settings
     request = parse_plan(
         load_json(body), accounts=settings.labels, default=settings.default_account
     )
-    return plans.accept(parts.database, request, source=ACTOR, ttl=ttl, now=parts.clock())
+    return plans.accept(parts.database, request, source=actor, ttl=ttl, now=parts.clock())
 
 
 def _answered(answer: PlanAnswer) -> Response:

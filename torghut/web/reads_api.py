@@ -2,18 +2,20 @@
 the trading states, discrepancies.
 
 Lists are newest first: `{"items": […], "next_cursor": "…" | null}`; the cursor goes back in as
-`cursor` with the same filters. The questions themselves are torghut.storage.queries, which the
-CLI asks too; they run on a few threads of their own.
+`cursor` with the same filters. Who asks again and again sends the `ETag` of the last answer as
+`If-None-Match`, and is told 304 while nothing changed. The questions themselves are
+torghut.storage.queries, which the CLI asks too; they run on a few threads of their own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import Connection
 
@@ -104,14 +106,15 @@ class Reader:
 
         return await self._workers.call(answer)
 
-    async def page(self, list_: List, query: PageQuery) -> Response:
+    async def page(self, request: Request, list_: List, query: PageQuery) -> Response:
         """One page of a list."""
         rows = await self.ask(lambda tx: list_(tx, query.filters()))
         items = rows[: query.limit]
         more = len(rows) > query.limit
-        return _json({"items": items, "next_cursor": str(items[-1]["id"]) if more else None})
+        last = str(items[-1]["id"]) if more else None
+        return tagged(request, {"items": items, "next_cursor": last})
 
-    async def one(self, question: One, decision_hash: str) -> Response:
+    async def one(self, request: Request, question: One, decision_hash: str) -> Response:
         """What is known of one decision. Raises Problem 404, 422."""
         try:
             found = await self.ask(lambda tx: question(tx, decision_hash))
@@ -119,62 +122,74 @@ class Reader:
             raise invalid([Fault("decision_hash", str(error))], kind="invalid-hash") from None
         if found is None:
             raise Problem(404, "unknown-decision", "no decision has this decision_hash")
-        return _json(found)
+        return tagged(request, found)
 
 
-def router(parts: WebParts, staff: Staff) -> APIRouter:
+def router(parts: WebParts, reader: Reader) -> APIRouter:
     """The routes of reading."""
     routes = APIRouter()
-    reader = Reader(parts, staff)
 
     @routes.get("/decisions", tags=["decisions"], **documents.LIST)
-    async def list_decisions(query: Annotated[DecisionQuery, Query()]) -> Response:
-        return await reader.page(queries.decisions, query)
+    async def list_decisions(
+        request: Request, query: Annotated[DecisionQuery, Query()]
+    ) -> Response:
+        return await reader.page(request, queries.decisions, query)
 
     @routes.get("/executions", tags=["orders"], **documents.LIST)
-    async def list_executions(query: Annotated[ListQuery, Query()]) -> Response:
-        return await reader.page(queries.executions, query)
+    async def list_executions(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+        return await reader.page(request, queries.executions, query)
 
     @routes.get("/fills", tags=["orders"], **documents.LIST)
-    async def list_fills(query: Annotated[ListQuery, Query()]) -> Response:
-        return await reader.page(queries.fills, query)
+    async def list_fills(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+        return await reader.page(request, queries.fills, query)
 
     @routes.get("/actions", tags=["orders"], **documents.LIST)
-    async def list_actions(query: Annotated[ListQuery, Query()]) -> Response:
-        return await reader.page(queries.actions, query)
+    async def list_actions(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+        return await reader.page(request, queries.actions, query)
 
     @routes.get("/positions", tags=["orders"], **documents.LIST)
-    async def list_positions(query: Annotated[PositionQuery, Query()]) -> Response:
-        return await reader.page(pnl.positions, query)
+    async def list_positions(
+        request: Request, query: Annotated[PositionQuery, Query()]
+    ) -> Response:
+        return await reader.page(request, pnl.positions, query)
 
     @routes.get("/discrepancies", tags=["operation"], **documents.LIST)
-    async def list_discrepancies(query: Annotated[DiscrepancyQuery, Query()]) -> Response:
-        return await reader.page(queries.discrepancies, query)
+    async def list_discrepancies(
+        request: Request, query: Annotated[DiscrepancyQuery, Query()]
+    ) -> Response:
+        return await reader.page(request, queries.discrepancies, query)
 
     @routes.get("/decisions/{decision_hash}", tags=["decisions"], **documents.ONE)
-    async def get_decision(decision_hash: str) -> Response:
-        return await reader.one(queries.decision, decision_hash)
+    async def get_decision(request: Request, decision_hash: str) -> Response:
+        return await reader.one(request, queries.decision, decision_hash)
 
     @routes.get("/decisions/{decision_hash}/story", tags=["decisions"], **documents.ONE)
-    async def get_story(decision_hash: str) -> Response:
-        return await reader.one(queries.story, decision_hash)
+    async def get_story(request: Request, decision_hash: str) -> Response:
+        return await reader.one(request, queries.story, decision_hash)
 
     @routes.get("/status", tags=["operation"], **documents.STATUS)
-    async def get_status(query: Annotated[StatusQuery, Query()]) -> Response:
+    async def get_status(request: Request, query: Annotated[StatusQuery, Query()]) -> Response:
         account = parts.account(query.account)
         stands = await reader.ask(lambda tx: queries.summary(tx, account))
         if account not in parts.settings.labels:
-            return _json(stands)
+            return tagged(request, stands)
         settings = parts.settings.of(account)
         mode = {"trading_mode": settings.trading_mode, "trading_enabled": settings.trading_enabled}
-        return _json({**stands, **mode})
+        return tagged(request, {**stands, **mode})
 
     @routes.get("/trading-states", tags=["operation"], **documents.STATES)
-    async def get_states() -> Response:
-        return _json({"items": await reader.ask(queries.trading_states)})
+    async def get_states(request: Request) -> Response:
+        return tagged(request, {"items": await reader.ask(queries.trading_states)})
 
     return routes
 
 
-def _json(data: object) -> Response:
-    return Response(json.dumps(data), media_type="application/json")
+def tagged(request: Request, data: object) -> Response:
+    """JSON with an ETag; 304 without it for who has the same already (If-None-Match)."""
+    body = json.dumps(data).encode()
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    known = [one.strip() for one in request.headers.get("if-none-match", "").split(",")]
+    if tag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")

@@ -1,7 +1,8 @@
 """HttpServer: uvicorn on a thread of its own, which leaves the process's signals alone.
 
 The socket is bound before the thread starts, so a taken port is an error of the start (exit 78)
-and not a line in a log. Limits: connections, idle time, size of a request's head.
+and not a line in a log. Limits: connections, also of one peer, idle time, time
+and size of a request's head (torghut.web.connections).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from torghut.domain.errors import ConfigError, TorghutError
+from torghut.web.connections import BoundedProtocol
 
 START_S = 15.0
 STOP_S = 10.0
@@ -23,6 +25,7 @@ KEEP_ALIVE_S = 30
 CONNECTIONS_MAX = 1_024
 HEAD_BYTES_MAX = 32 * 1024
 BACKLOG = 1_024
+ACCEPTED_AT_ONCE = 32  # asyncio takes as many before it serves anybody: a burst must not stop us
 
 
 class HttpServer:
@@ -41,7 +44,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -51,6 +54,7 @@ class HttpServer:
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=5,
                 limit_concurrency=CONNECTIONS_MAX,
+                backlog=ACCEPTED_AT_ONCE,
                 h11_max_incomplete_event_size=HEAD_BYTES_MAX,
             )
         )
@@ -70,6 +74,7 @@ class HttpServer:
         self._thread.start()
         if not self._server.up.wait(START_S) or not self._server.started:
             raise TorghutError("the HTTP server did not start; the log says why")
+        self._socket.listen(BACKLOG)  # how many may wait is another number than ACCEPTED_AT_ONCE
 
     def stop(self) -> None:
         """Answer what is under way, then close. Returns when done, within STOP_S."""

@@ -28,7 +28,15 @@ from torghut.storage import queries
 from torghut.storage.queries import HashNotUsable
 from torghut.web.bodies import read_body
 from torghut.web.console.rendering import HEADERS, Pages, now_text
-from torghut.web.console.sessions import Session, Sessions, check_csrf, check_origin, stale_form
+from torghut.web.console.sessions import (
+    Session,
+    Sessions,
+    check_csrf,
+    check_origin,
+    check_scope,
+    stale_form,
+)
+from torghut.web.keyring import Keyring
 from torghut.web.parts import Staff, WebParts
 from torghut.web.problems import Problem, invalid, problem_of, request_id_of, unavailable
 from torghut.web.reads_api import Reader
@@ -62,10 +70,10 @@ CHOSEN = "torghut_account"
 class Frame:
     """Makes routes of looks and steps."""
 
-    def __init__(self, parts: WebParts, staff: Staff) -> None:
+    def __init__(self, parts: WebParts, staff: Staff, keyring: Keyring) -> None:
         self.parts = parts
         self.reader = Reader(parts, staff)
-        self.sessions = Sessions(parts.settings.tokens())
+        self.sessions = Sessions(keyring)
         self.pages = Pages()
         self._readers = staff.readers
         self._operators = staff.operators
@@ -101,6 +109,7 @@ class Frame:
                 form = await read_form(request)
                 check_csrf(session, form)
                 form["account"] = self._account_of(form)
+                check_scope(session)
                 done = partial(step, session, form, self.parts.clock())
                 said = await self._operators.call(done)
             except Exception as error:  # noqa: BLE001 - shown as a page, and logged

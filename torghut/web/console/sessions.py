@@ -7,11 +7,11 @@ each form   ─▶ the session's own token in it, and Origin and Sec-Fetch-Site 
 ```
 
 1. The cookie is HttpOnly and SameSite=Strict, and Secure wherever the browser came by https. It
-   holds a name and a nonce, signed; no token and nothing that a token could be found from faster
-   than by asking for it: the key is derived from the tokens by scrypt.
-2. All replicas with the same tokens know each other's sessions. A token that is taken out of the
-   settings ends its sessions at the next start, as the key changes.
-3. Everything that is compared in secret is compared in constant time.
+   holds a name and a nonce, signed; no token, and nothing that a token could be found from.
+2. Pages need a token with the scope `read`, actions one with `operate`.
+3. All replicas on one database know each other's sessions, if their settings have the same tokens.
+   A session ends with its token: revoked, over, or taken out of the settings.
+4. Everything that is compared in secret is compared in constant time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -27,16 +27,15 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.requests import Request
 from starlette.responses import Response
 
+from torghut.domain.access import ALL_SCOPES, LOCAL, Scope
+from torghut.web.keyring import Keyring
 from torghut.web.problems import Problem
 
 COOKIE = "torghut_session"
 SAID = "torghut_said"
 SESSION_S = 12 * 3600
 SAID_S = 60
-LOCAL = "local"
 CSRF_FIELD = "csrf"
-
-_NAME_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,7 @@ class Session:
     who: str
     nonce: str
     csrf: str
+    scopes: frozenset[Scope]
 
     @property
     def actor(self) -> str:
@@ -56,41 +56,39 @@ class Session:
 class Sessions:
     """Opens, reads and ends sessions."""
 
-    def __init__(self, tokens: Iterable[str]) -> None:
-        self._names = {_digest(token): token_name(token) for token in sorted(tokens)}
-        key = _derived(self._names) if self._names else os.urandom(32)
-        self._key = key
-        self._sessions = URLSafeTimedSerializer(key, salt="session")
-        self._said = URLSafeTimedSerializer(key, salt="said")
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
 
     @property
     def asks(self) -> bool:
         """True if a token has to be given first."""
-        return bool(self._names)
+        return self._keyring.asks
 
     def of(self, request: Request) -> Session | None:
         """The session of a request's cookie, None without a valid one."""
         try:
-            who, nonce = self._sessions.loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
+            loaded = self._signer("session").loads(
+                request.cookies.get(COOKIE, ""), max_age=SESSION_S
+            )
+            who, nonce = map(str, loaded)
         except (BadSignature, TypeError, ValueError):
             return None
-        if who not in self._names.values() and not (who == LOCAL and not self.asks):
-            return None
-        return self._session(str(who), str(nonce))
+        if who == LOCAL:
+            return None if self.asks else self._session(LOCAL, nonce, ALL_SCOPES)
+        credential = self._keyring.named(who)
+        return None if credential is None else self._session(who, nonce, credential.scopes)
 
     def local(self) -> Session:
         """A new session for who sits at this machine; only where no token is asked for."""
         assert not self.asks
-        return self._session(LOCAL, os.urandom(16).hex())
+        return self._session(LOCAL, os.urandom(16).hex(), ALL_SCOPES)
 
     def sign_in(self, token: str) -> Session | None:
-        """A new session for one of the tokens; takes as long for a right as for a wrong one."""
-        given = _digest(token.strip())
-        found = None
-        for digest, name in self._names.items():
-            if hmac.compare_digest(digest, given):
-                found = name
-        return None if found is None else self._session(found, os.urandom(16).hex())
+        """A new session for a token that may read; takes as long for a right as for a wrong one."""
+        found = self._keyring.credential_of(token.strip())
+        if found is None or Scope.READ not in found.scopes:
+            return None
+        return self._session(found.name, os.urandom(16).hex(), found.scopes)
 
     def keep(self, response: Response, request: Request, session: Session) -> None:
         """Give the browser the session's cookie."""
@@ -98,7 +96,7 @@ class Sessions:
             response,
             request,
             COOKIE,
-            self._sessions.dumps([session.who, session.nonce]),
+            self._signer("session").dumps([session.who, session.nonce]),
             SESSION_S,
         )
 
@@ -110,14 +108,14 @@ class Sessions:
 
     def say(self, response: Response, request: Request, text: str) -> None:
         """Have the next page say once what became of an action."""
-        _set(response, request, SAID, self._said.dumps(text), SAID_S)
+        _set(response, request, SAID, self._signer("said").dumps(text), SAID_S)
 
     def said(self, request: Request) -> str | None:
         """What the page before had to say."""
         if SAID not in request.cookies:
             return None
         try:
-            return str(self._said.loads(request.cookies[SAID], max_age=SAID_S))
+            return str(self._signer("said").loads(request.cookies[SAID], max_age=SAID_S))
         except BadSignature:
             return None
 
@@ -129,9 +127,13 @@ class Sessions:
         """Remember which account is looked at."""
         _set(response, request, cookie, account, SESSION_S)
 
-    def _session(self, who: str, nonce: str) -> Session:
-        proof = hmac.new(self._key, f"csrf:{who}:{nonce}".encode(), hashlib.sha256)
-        return Session(who, nonce, proof.hexdigest())
+    def _session(self, who: str, nonce: str, scopes: frozenset[Scope]) -> Session:
+        key = self._keyring.session_key
+        proof = hmac.new(key, f"csrf:{who}:{nonce}".encode(), hashlib.sha256)
+        return Session(who, nonce, proof.hexdigest(), scopes)
+
+    def _signer(self, salt: str) -> URLSafeTimedSerializer:
+        return URLSafeTimedSerializer(self._keyring.session_key, salt=salt)
 
 
 def check_origin(request: Request) -> None:
@@ -159,9 +161,12 @@ def stale_form() -> Problem:
     )
 
 
-def token_name(token: str) -> str:
-    """What a token is called where its use is recorded: the beginning of its SHA-256."""
-    return f"token-{_digest(token).hex()[:_NAME_SHOWN]}"
+def check_scope(session: Session) -> None:
+    """Refuse an action of who may only look. Raises Problem 403."""
+    if Scope.OPERATE not in session.scopes:
+        raise Problem(
+            403, "insufficient-scope", "this needs a token with the scope operate; yours has it not"
+        )
 
 
 def _foreign() -> Problem:
@@ -176,11 +181,3 @@ def _set(response: Response, request: Request, name: str, value: str, seconds: i
     response.set_cookie(
         name, value, max_age=seconds, path="/", secure=secure, httponly=True, samesite="strict"
     )
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
-
-
-def _derived(names: Mapping[bytes, str]) -> bytes:
-    return hashlib.scrypt(b"".join(sorted(names)), salt=b"torghut console", n=2**14, r=8, p=1)
