@@ -52,8 +52,7 @@ LIVE_HOST = "api.alpaca.markets"
 DATA_URL = "https://data.alpaca.markets"
 
 _TABLES = ("TORGHUT_RISK__", "TORGHUT_ACCOUNTS__", "TORGHUT_WEBHOOKS__")
-_KUBERNETES = ("TORGHUT_SERVICE_", "TORGHUT_PORT")
-# set in every container beside a Service that is named torghut
+_KUBERNETES = ("TORGHUT_SERVICE_", "TORGHUT_PORT")  # set beside a Service named torghut
 
 
 class Settings(BaseSettings):

@@ -268,7 +268,7 @@ def _later(planning: Planning, seconds: float) -> str:
         ({"items": None, "targets": {"A": "0.1", "a": "0.5"}}, "a second time"),
         ({"items": None, "targets": {"A": "-0.1"}}, "less than 0"),
         ({"sizing": "odd"}, "sizing: must be one of whole, fractional"),
-        ({"account": "other"}, "account: is not the account traded here"),
+        ({"account": "other"}, "account: must be one that is traded here: paper"),
         ({"surprise": 1}, "surprise: is not a known field"),
         ({"event_ts": "yesterday"}, "event_ts: is not an RFC 3339 time"),
         ({"cash": "-1"}, "cash: must not be less than 0"),
