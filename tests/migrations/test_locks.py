@@ -55,7 +55,7 @@ FROM generate_series(1, %(rows)s) n;
 INSERT INTO events (kind, account, actor, payload, created_at)
 SELECT 'decision.planned', 'paper', 'x', '{}', now() FROM generate_series(1, %(rows)s) n"""
 BLOCKING = """
-SELECT l.pid, c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+SELECT l.virtualtransaction, c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 WHERE l.granted AND c.relname = ANY(%s) AND l.pid <> ALL(%s)
   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"""
 
@@ -67,7 +67,7 @@ class Meter:
         self._url = plain(url)
         self._done = threading.Event()
         self._known: list[int] = []
-        self.held: dict[tuple[int, str, str], tuple[float, float]] = {}
+        self.held: dict[tuple[str, str, str], tuple[float, float]] = {}  # first seen, last
         self.samples = self.written = 0
         self.slowest_s = 0.0
         self.faults: list[BaseException] = []
@@ -107,19 +107,13 @@ class Meter:
             self.written += 1
 
     def _sample(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
-        gone: set[tuple[int, str, str]] = set()
         while not self._done.wait(0.005):
             rows = connection.execute(BLOCKING, (list(LARGE), self._known)).fetchall()
             now = time.monotonic()
             self.samples += 1
-            seen = {(int(str(pid)), str(table), str(mode)) for pid, table, mode in rows}
-            for key in seen:
-                first = now if key in gone or key not in self.held else self.held[key][0]
-                longest = self.held.get(key, (now, now))
-                if key in gone and longest[1] - longest[0] > now - first:
-                    continue
-                self.held[key] = (first, now)
-            gone = set(self.held) - seen
+            for transaction, table, mode in rows:
+                key = (str(transaction), str(table), str(mode))
+                self.held[key] = (self.held.get(key, (now, now))[0], now)
 
 
 @pytest.fixture
