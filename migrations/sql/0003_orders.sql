@@ -112,11 +112,12 @@ CREATE TRIGGER action_kept_all BEFORE TRUNCATE ON order_actions
 
 -- ---------------------------------------------------------------- what hangs on them
 
-ALTER TABLE risk_verdicts ADD COLUMN action_id bigint REFERENCES order_actions;
+-- validated by 0013_online: under this lock no row is read
+ALTER TABLE risk_verdicts ADD COLUMN action_id bigint;
+ALTER TABLE risk_verdicts ADD CONSTRAINT risk_verdicts_action_id_fkey
+  FOREIGN KEY (action_id) REFERENCES order_actions NOT VALID;
 COMMENT ON COLUMN risk_verdicts.action_id IS 'The replacement that was judged; null for the decision itself.';
 
--- the successor of an order that was replaced
-CREATE INDEX executions_replaces ON executions (replaces) WHERE replaces IS NOT NULL;
 
 -- ---------------------------------------------------------------- flattening
 

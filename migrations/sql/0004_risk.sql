@@ -16,8 +16,6 @@ ALTER TABLE risk_verdicts
   ADD COLUMN wanted jsonb;
 COMMENT ON COLUMN risk_verdicts.wanted IS 'The order that was judged where it is a replacement (action_id), null for the decision''s own.';
 COMMENT ON COLUMN risk_verdicts.facts_id IS 'Hash of the facts and reservations of this verdict; null for verdicts stored before schema 0004_risk, which cannot be judged again.';
-CREATE INDEX risk_verdicts_order_rate ON risk_verdicts (judged_at)
-  WHERE deny_reason = 'order_rate';
 
 CREATE TABLE order_counts (
   account  text NOT NULL,

@@ -40,8 +40,5 @@ CREATE TABLE tie_out_looks (
 COMMENT ON TABLE tie_out_looks IS 'Amounts of which one look at the broker''s answer is not enough: what the difference may be, by how many looks. A row goes when the amount is surely equal.';
 COMMENT ON COLUMN tie_out_looks.observed_at IS 'When the newest answer that was looked at was asked for; an answer counts once.';
 
--- fills about the time of an answer
-CREATE INDEX fills_recorded ON fills (account, recorded_at);
-
 ALTER TABLE broker_accounts ADD COLUMN entry_pxs jsonb NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN broker_accounts.entry_pxs IS 'Average entry price per position, as the broker gives it.';

@@ -47,8 +47,3 @@ CREATE TABLE lost_executions (
   execution_id    bigint NOT NULL
 );
 COMMENT ON TABLE lost_executions IS 'Executions that are gone while fills or observations still name them: restored under the same id. Empty but while rows are being restored.';
-
--- what a pass asks for: orders not terminal in turn, orders whose fills are still to come
-CREATE INDEX executions_unfinished ON executions (account, execution_id) WHERE NOT terminal;
-CREATE INDEX executions_unledgered_since ON executions (account, broker_created_at)
-  WHERE cum_qty > ledger_qty;

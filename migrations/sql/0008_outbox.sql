@@ -1,8 +1,5 @@
 -- Schema 0008_outbox. The relay: a cursor for each sink, and the events that a sink refused.
 
--- what is new since a snapshot is found by the transaction that wrote it
-CREATE INDEX events_xact ON events (xact_id, event_seq);
-
 CREATE TABLE outbox_cursors (
   sink             text PRIMARY KEY CHECK (sink <> ''),
   cluster          bigint NOT NULL,

@@ -5,7 +5,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0010_intake"
-down_revision: str | None = "0009_plans"
+down_revision = "0009_plans"
 
 
 def upgrade() -> None:

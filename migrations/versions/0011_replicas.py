@@ -5,7 +5,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0011_replicas"
-down_revision: str | None = "0010_intake"
+down_revision = "0010_intake"
 
 
 def upgrade() -> None:

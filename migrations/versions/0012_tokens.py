@@ -5,7 +5,7 @@ from pathlib import Path
 from alembic import op
 
 revision = "0012_tokens"
-down_revision: str | None = "0011_replicas"
+down_revision = "0011_replicas"
 
 
 def upgrade() -> None:

@@ -10,6 +10,8 @@
 | `test_postgres_killed` | kill -9 for Postgres every 0.5 to 2 s under load |
 | `test_failover` | the synchronous stand-by is promoted under load |
 | `test_replicas` | replicas on one account; take-over |
+| `test_rolling_restart` | three replicas, each replaced under load |
+| `test_restored_backup` | the restore drill of docs/backup.md |
 | `test_broker_network` | the network before the broker |
 
 `CHAOS=full` (`make chaos`) plays the whole sizes; the default run is a sample.

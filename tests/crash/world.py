@@ -189,7 +189,7 @@ class World:
         """`torghut …` in a process of its own, armed for `point`; waits for its end."""
         log = self._folder / f"{words[0]}-{point or 'again'}.log"
         child = Child("command", self._environment(point), log=log, words=words)
-        assert child.join(20) is not None, f"torghut {words[0]} hangs"
+        assert child.join(60) is not None, f"torghut {words[0]} hangs"
         return child
 
     def return_lists(self) -> None:

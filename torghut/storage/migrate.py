@@ -1,35 +1,41 @@
 """Bring a database to the schema this version needs; safe when several processes try at once.
 
 The scripts are `migrations/` of the repository, shipped in the wheel as `torghut/migrations`.
-A transaction-level advisory lock makes concurrent upgrades one after the other.
+An advisory lock makes concurrent upgrades one after the other. What keeps the locks of a migration
+short is in torghut/storage/online.py.
 """
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 from torghut.domain.errors import DatabaseUnavailable, TorghutError
 from torghut.storage.address import connect_parameters, database_url
-from torghut.storage.database_faults import unreachable
+from torghut.storage.database_faults import DatabaseFault, fault_of, unreachable
+from torghut.storage.online import limit_lock_waits
 
 SERVER_VERSION_MIN = 15
 _LOCK_KEY = 0x746F7267687574  # "torghut"
+_TURN_S = 0.2
+_TRIES = 60
 
 
 class SchemaError(TorghutError):
     """The database's schema is not the one this version works with; the text says what to do."""
 
 
-def upgrade(url: str) -> tuple[str | None, str]:
-    """Migrate to the newest schema; returns (revision before, revision now).
+def upgrade(url: str, *, to: str = "head") -> tuple[str | None, str]:
+    """Migrate to the newest schema, or to an older revision; returns (revision before, now).
 
     Raises DatabaseUnavailable, SchemaError (unknown newer schema, too old a server).
     """
@@ -38,14 +44,10 @@ def upgrade(url: str) -> tuple[str | None, str]:
     try:
         with engine.connect() as connection:
             _check_server(connection.dialect.server_version_info)
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
-            connection.commit()
+            _take_turn(connection)
             before = MigrationContext.configure(connection).get_current_revision()
             _check_known(before)
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
+            _migrate(connection, to)
             after = MigrationContext.configure(connection).get_current_revision()
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK_KEY})
             connection.commit()
@@ -55,6 +57,39 @@ def upgrade(url: str) -> tuple[str | None, str]:
         raise DatabaseUnavailable(unreachable(target, error)) from error
     finally:
         engine.dispose()
+
+
+def _take_turn(connection: Connection) -> None:
+    """Wait for the lock without a snapshot, as CREATE INDEX CONCURRENTLY waits for those."""
+    pause = threading.Event()
+    ask = text("SELECT pg_try_advisory_lock(:key)")
+    while not connection.execute(ask, {"key": _LOCK_KEY}).scalar_one():
+        connection.commit()
+        pause.wait(_TURN_S)
+    connection.commit()
+
+
+def _migrate(connection: Connection, to: str) -> None:
+    """Each migration is its own transaction; one that got no lock in time is tried again."""
+    config = _config()
+    config.attributes["connection"] = connection
+    limit_lock_waits(connection)
+    connection.commit()
+    pause = threading.Event()
+    for _ in range(_TRIES):
+        try:
+            command.upgrade(config, to)
+            connection.commit()
+            return
+        except (OperationalError, psycopg.errors.LockNotAvailable) as error:
+            if isinstance(error, OperationalError) and fault_of(error) is not DatabaseFault.TIMEOUT:
+                raise
+            connection.rollback()
+            pause.wait(_TURN_S)
+    raise SchemaError(
+        "a table that has to be changed was in use all the time, and nothing was changed by this "
+        "step: look for a long transaction in pg_stat_activity, then run `torghut migrate` again"
+    )
 
 
 def check(url: str) -> str:
