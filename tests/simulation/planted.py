@@ -174,7 +174,9 @@ BUGS: Mapping[str, Bug] = {
         "P4", _after_submit({Proof.ACCOUNT_REFUSED: _REJECTED})
     ),
     # ---- doubt
-    "a failed lookup is absence": _bug("P4", _crash(mutations.failed_lookup_is_absence)),
+    "a failed lookup is absence": _bug(
+        "P4 P1", _crash(mutations.failed_lookup_is_absence)
+    ),
     "nobody is asked": _bug("P4", _crash(mutations.lookup_removed)),
     "one miss is absence": _bug("P4", _is(submission, "MISSES_FOR_ABSENCE", 1)),
     "no grace": _bug("P4", _after_lookup(lambda doubt: doubt, grace_s=0)),
