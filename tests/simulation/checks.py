@@ -11,7 +11,7 @@ by what was known in that instant, though all are looked at when the run is over
 | P4 | a step that says "no order" rests on answers that the broker gave |
 | P5 | steps of the table, by the lease's owner, under its token; a lease ends before the next |
 | P7 | orders live at once, and positions that they may become, against the limits |
-| P12, P6 | in the end all orders are in our books, with their quantities; positions, too; late orders shown |
+| P12, P6 | in the end every order and position is in our books; late orders are shown |
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class Plan:
     skewed: bool  # the clocks of machines and of Postgres jump
     strangers: bool  # somebody else trades on the account, too
     small_pages: bool
-    first_look: bool  # the books begin in the middle of a fill that only positions show
+    first_look: bool  # chaos begins in the middle of a fill that only positions show
+    doubt_first: bool  # … or of a decision whose order lives and is not found
     deaf: bool  # the broker hardly answers what is asked about one order
     quick: bool  # orders are filled, in part or whole, the moment they arrive
     max_open_orders: int | None
@@ -87,6 +88,7 @@ def draw(rng: random.Random, account: str) -> Plan:
         max_open_orders=rng.choice((None, 1, 1, 2)),
         max_position_qty=rng.choice((None, 100, 200)),
         first_look=rng.random() < 0.3,
+        doubt_first=rng.random() < 0.2,
         decisions=tuple(_decision(rng, account, number) for number in range(count)),
     )
     begun = plan.opened or plan.strangers or plan.placed_before

@@ -247,8 +247,8 @@ class World(Weather):
             self.accept(self.unsent[0])
             if self.plan.one_by_one:
                 break
-        if self.plan.first_look and self.plan.head_start:
-            self._look_first_at_a_fill(first)
+        if self.plan.head_start and (self.plan.doubt_first or self.plan.first_look):
+            self._begin_in_doubt(first)
         self.calm = self.fair = False
         if self.plan.placed_before:
             order = self.plan.decisions[0]
@@ -257,13 +257,16 @@ class World(Weather):
         if not self.plan.head_start:
             trouble.crash(self, first)
 
-    def _look_first_at_a_fill(self, first: Replica) -> None:
-        """The books begin while positions show the fill of an order that no list shows."""
+    def _begin_in_doubt(self, first: Replica) -> None:
+        """The first orders live, and nobody knows. With `first_look` the books begin when positions
+        show their fills and lists do not."""
         self.forced = True
         for name in ("executor", "executor"):
             self.begin(first, name)
             self.drain()
         self.forced = False
+        if not self.plan.first_look:
+            return
         self._time_passes(UNSEEN_S)
         for order in self.book.orders:
             if order.live:
