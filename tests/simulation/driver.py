@@ -88,6 +88,11 @@ class Session:
         self._ended = False
         self.info: dict[str, Any] = {}  # what is to be counted after the commit: nobody counts here
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._connection.info.backend_pid
+
     def close(self) -> None:
         self._connection.close()
 
