@@ -231,21 +231,17 @@ BUGS: Mapping[str, Bug] = {
 
 SLOW = frozenset(
     {
-        "a 429 is a refusal",
+        "a 4xx is believed",
         "a failed lookup is absence",
-        "a full page is the end",
         "a late order is not canceled",
         "a late order is not shown",
+        "a refused account is a refused order",
+        "a step is no compare-and-set",
         "acknowledged though not stored",
-        "an opening is booked at the first look",
         "an order that exists can be absent",
-        "an unwritten outcome keeps its decision",
-        "must be unique is a refusal",
         "open orders are not counted",
         "outcomes are written unfenced",
         "submitting is not counted",
-        "the settler writes unfenced",
-        "in doubt is not counted",
     }
 )
 """Those that need more seeds than a sample has."""
