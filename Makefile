@@ -6,7 +6,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos model bench lint fmt pin rules mutate clean set-up programs
+.PHONY: help run test chaos simulate model bench lint fmt pin rules mutate clean set-up programs
 
 PYTHON ?=
 ARGS ?=
@@ -27,6 +27,7 @@ help:
 	@echo 'make run [ARGS="…"]   set up .venv if needed, then `torghut demo …`: see it trade'
 	@echo 'make test             the same set-up, then every check and every test'
 	@echo 'make chaos            crashes, failovers and replicas in full size (docs/faults.md)'
+	@echo 'make simulate         10,000 seeds of the services in virtual time (docs/faults.md)'
 	@echo 'make model            every state of the submission protocol (docs/protocol.md)'
 	@echo 'make bench            how fast it is, beside its peers, into docs/benchmarks.md'
 	@echo 'make lint             the checks without the tests'
@@ -49,7 +50,14 @@ test: lint programs
 chaos: set-up programs
 	CHAOS=full $(PY) -m pytest -q -s tests/chaos tests/outbox/test_killed.py tests/streams/test_stream_killed.py $(ARGS)
 	CRASH_MATRIX=full $(PY) -m pytest -q -n $(JOBS) --maxprocesses 8 tests/crash $(ARGS)
+	@$(MAKE) --no-print-directory simulate ARGS=
 	@$(MAKE) --no-print-directory model ARGS=
+
+# seeds and replays one after the other, on one core; then the planted bugs, side by side
+simulate: set-up
+	CHAOS=full $(PY) -m pytest -q -s tests/simulation/test_simulation.py $(ARGS)
+	CHAOS=full $(PY) -m pytest -q -n $(JOBS) --maxprocesses 8 tests/simulation $(ARGS) \
+	  --ignore tests/simulation/test_simulation.py
 
 model: set-up programs
 	MODEL=full $(PY) -m pytest -q -s tests/model $(ARGS)

@@ -13,6 +13,7 @@ test process                                fork server (warm: everything is imp
 | `cases` | points × answers, the prefix that leads to a point, the sample of the default run |
 | `processes` | the fork server and its children: a daemon, `torghut submit` |
 | `mutations` | named protections that a control removes in a child |
+| `system_calls` | the trap at a thread's n-th system call (strace), for `test_system_calls` |
 | `world`, `books` | one case being played; everything that must hold at its end |
 
 `CRASH_MATRIX=full` plays every point with every answer; the default run is a fixed sample.

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,6 +55,13 @@ class Child:
         """Send a signal."""
         os.kill(self.pid, number)
 
+    def threads(self) -> dict[str, int]:
+        """Thread ids by name, as the kernel counts them; of a daemon that runs."""
+        self._pipe.send("threads")
+        assert self._pipe.poll(60), "the daemon does not tell its threads"
+        found: dict[str, int] = self._pipe.recv()
+        return found
+
     def kill(self) -> None:
         """SIGKILL, now."""
         self._process.kill()
@@ -89,13 +98,14 @@ def _main(
 
 
 def _daemon(pipe: Connection, _: Mapping[str, object]) -> None:
-    """The whole daemon, until the test closes its end of the pipe."""
+    """The whole daemon, until the test closes its end of the pipe; tells its threads when asked."""
     from torghut import bootstrap, config, places
 
     settings = config.load()
     places.set_up_logging(settings)
-    with bootstrap.running_daemon(settings):
-        pipe.poll(None)
+    with bootstrap.running_daemon(settings), suppress(EOFError):
+        while pipe.recv():
+            pipe.send({one.name: one.native_id for one in threading.enumerate()})
 
 
 def _command(_: Connection, over: Mapping[str, object]) -> None:

@@ -134,6 +134,33 @@ def test_control_an_opening_at_the_first_look_counts_it_twice(
     assert rig.state()[0] == "reducing"
 
 
+class Orderless(Lagging):
+    """… and its activities, but nothing that is asked about orders."""
+
+    def fills(self, **_: object) -> Page[FillActivity]:
+        return self._broker.fills(**_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_p12_a_fill_without_its_order_is_no_part_of_the_opening(
+    waits: bool, make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The books begin when it is booked. Control: begun before, it counts twice."""
+    if not waits:
+        monkeypatch.setattr(tie_out.discrepancies, "unbooked_fills", lambda *_: 0)
+    rig = make_rig(broker=Orderless)
+    rig.broker.lags = True  # type: ignore[attr-defined]
+    order = rig.place(qty="3")
+    eventually(lambda: rig.broker._broker.get_order(order["id"]).status == "filled")  # type: ignore[attr-defined]
+    a_while(rig, 4)
+    assert [kind for kind, _ in rig.discrepancies()] == ["cannot_be_booked"]
+    assert bool(rig.sql("SELECT 1 FROM account_entries")) is not waits
+    rig.broker.lags = False  # type: ignore[attr-defined]
+    a_while(rig, 4)
+    assert rig.sql("SELECT qty FROM positions")[0].qty == (3 if waits else 6)
+    assert (open_drifts(rig) == {}) is waits
+
+
 def test_p12_when_nothing_differs_nothing_is_written(rig: Rig) -> None:
     opened(rig)
     before = rig.sql("SELECT count(*), max(event_seq) FROM events")

@@ -39,6 +39,7 @@ def play(url: str, first: int, count: int, *, trace: bool) -> int:
     failed = 0
     began = time.perf_counter()
     with Simulation(url) as simulation:
+        cpu_s = simulation.cpu_s
         for seed in range(first, first + count):
             told = simulation.run(seed)
             if trace:
@@ -46,8 +47,9 @@ def play(url: str, first: int, count: int, *, trace: bool) -> int:
             if told.violations or trace:
                 print(f"{told}, digest {told.digest[:16]}", flush=True)
             failed += bool(told.violations)
+        cpu_s = simulation.cpu_s - cpu_s
     seconds = time.perf_counter() - began
-    print(f"{count} seeds in {seconds:.1f} s, {failed} with violations")
+    print(f"{count} seeds in {seconds:.1f} s, {cpu_s:.1f} s of CPU; {failed} with violations")
     return int(failed > 0)
 
 

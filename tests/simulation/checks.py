@@ -11,7 +11,7 @@ by what was known in that instant, though all are looked at when the run is over
 | P4 | a step that says "no order" rests on answers that the broker gave |
 | P5 | steps of the table, by the lease's owner, under its token; a lease ends before the next |
 | P7 | orders live at once, and positions that they may become, against the limits |
-| P12, P6 | in the end each order is in our books, with its quantity; late ones are shown |
+| P12, P6 | in the end every order and position is in our books; late orders are shown |
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ FROM executions e LEFT JOIN trade_decisions d USING (decision_id) WHERE e.accoun
 _DISCREPANCIES = text("""SELECT kind, subject FROM discrepancies
 WHERE account = :account AND (resolved_at IS NULL OR kind = 'order_after_end')
 ORDER BY discrepancy_id""")
+_POSITIONS = text("SELECT symbol, qty FROM positions WHERE account = :account")
 _ACTIONS = text("""SELECT decision_hash FROM order_actions a JOIN trade_decisions d
 USING (decision_id) WHERE a.account = :account AND a.operation = 'cancel'""")
 
@@ -257,6 +258,7 @@ class Judge:
         known = {row.broker_order_id: row for row in self._rows(_EXECUTIONS)}
         shown = {(row.kind, row.subject) for row in self._rows(_DISCREPANCIES)}
         canceled = {row.decision_hash for row in self._rows(_ACTIONS)}
+        self._positions()
         for order in world.book.orders:
             self._booked(order, known.get(order.broker_order_id))
         for row in self._rows(_DECISIONS):
@@ -276,6 +278,15 @@ class Judge:
                 world.violated("P2", f"{name} is closed with {len(orders)} orders")
         for kind, subject in sorted(shown - {("order_after_end", h) for h in self._history}):
             world.violated("P12", f"a difference {kind} about {world.name(subject)}")
+
+    def _positions(self) -> None:
+        """A difference would be shown after several looks: here it must not be there at all."""
+        ours = {row.symbol: row.qty for row in self._rows(_POSITIONS)}
+        theirs = {one.symbol: one.qty for one in self._world.book.positions()}
+        for symbol in sorted(ours.keys() | theirs.keys()):
+            held, there = ours.get(symbol, Decimal(0)), theirs.get(symbol, Decimal(0))
+            if held != there:
+                self._world.violated("P12", f"{symbol}: {held} here, {there} at the broker")
 
     def _booked(self, order: Booked, row: Any) -> None:
         world = self._world

@@ -84,17 +84,19 @@ class SimulatedDatabase:
         """As the production one."""
         world = self._world
         fault = _begin(world)
-        begin = f"BEGIN; {_settings(world, self._process)}"
         self._session.info.clear()
         world.transaction_of = self._process
         try:
-            self._session.run(begin)
+            self._session.begin(_settings(world, self._process))
             try:
                 yield self._session  # type: ignore[misc]  # it has what storage uses of it
             except BaseException:
                 self._session.run("ROLLBACK")
                 raise
-            self._session.run("ROLLBACK" if fault == "commit lost" else "COMMIT")
+            if fault == "commit lost":
+                self._session.run("ROLLBACK")
+            else:
+                self._session.commit()
         finally:
             world.transaction_of = None
         _end(world, fault)

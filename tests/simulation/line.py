@@ -66,6 +66,8 @@ class World(Protocol):
 
     def arrive_later(self, order: OrderRequest, client_order_id: str) -> None: ...
 
+    def arrived(self, order: Booked) -> None: ...
+
     def question_fault(self, route: str) -> str | None: ...
 
     def absent(self, client_order_id: str) -> None: ...
@@ -113,6 +115,8 @@ class Calm:
 
     def arrive_later(self, order: OrderRequest, client_order_id: str) -> None: ...
 
+    def arrived(self, order: Booked) -> None: ...
+
     def question_fault(self, route: str) -> str | None:
         return None
 
@@ -155,6 +159,8 @@ class Line:
                 )
             except Refused as refusal:
                 return _refusal(*refusal.args)
+            if taken is not None:
+                self._world.arrived(taken)
             if taken is None and fate == "accepted":
                 return Answer(
                     outcome=Outcome.EXISTS,

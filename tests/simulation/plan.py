@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -38,6 +38,10 @@ class Plan:
     skewed: bool  # the clocks of machines and of Postgres jump
     strangers: bool  # somebody else trades on the account, too
     small_pages: bool
+    first_look: bool  # chaos begins in the middle of a fill that only positions show
+    doubt_first: bool  # … or of a decision whose order lives and is not found
+    deaf: bool  # the broker hardly answers what is asked about one order
+    quick: bool  # orders are filled, in part or whole, the moment they arrive
     max_open_orders: int | None
     max_position_qty: int | None
     decisions: tuple[Decision, ...]
@@ -63,7 +67,7 @@ class Plan:
 def draw(rng: random.Random, account: str) -> Plan:
     """The plan of a seed."""
     count = rng.choice((1, 2, 2, 3))
-    return Plan(
+    plan = Plan(
         replicas=rng.choice((2, 2, 2, 3)),
         opened=rng.random() < 0.7,
         head_start=rng.random() < 0.85,
@@ -79,10 +83,16 @@ def draw(rng: random.Random, account: str) -> Plan:
         skewed=rng.random() < 0.15,
         strangers=rng.random() < 0.3,
         small_pages=rng.random() < 0.2,
+        deaf=rng.random() < 0.15,
+        quick=rng.random() < 0.4,
         max_open_orders=rng.choice((None, 1, 1, 2)),
         max_position_qty=rng.choice((None, 100, 200)),
+        first_look=rng.random() < 0.3,
+        doubt_first=rng.random() < 0.2,
         decisions=tuple(_decision(rng, account, number) for number in range(count)),
     )
+    begun = plan.opened or plan.strangers or plan.placed_before
+    return replace(plan, first_look=plan.first_look and not begun)
 
 
 def _decision(rng: random.Random, account: str, number: int) -> Decision:

@@ -174,7 +174,9 @@ BUGS: Mapping[str, Bug] = {
         "P4", _after_submit({Proof.ACCOUNT_REFUSED: _REJECTED})
     ),
     # ---- doubt
-    "a failed lookup is absence": _bug("P4", _crash(mutations.failed_lookup_is_absence)),
+    "a failed lookup is absence": _bug(
+        "P4 P1", _crash(mutations.failed_lookup_is_absence)
+    ),
     "nobody is asked": _bug("P4", _crash(mutations.lookup_removed)),
     "one miss is absence": _bug("P4", _is(submission, "MISSES_FOR_ABSENCE", 1)),
     "no grace": _bug("P4", _after_lookup(lambda doubt: doubt, grace_s=0)),
@@ -229,21 +231,17 @@ BUGS: Mapping[str, Bug] = {
 
 SLOW = frozenset(
     {
-        "a 429 is a refusal",
+        "a 4xx is believed",
         "a failed lookup is absence",
-        "a full page is the end",
         "a late order is not canceled",
         "a late order is not shown",
+        "a refused account is a refused order",
+        "a step is no compare-and-set",
         "acknowledged though not stored",
-        "an opening is booked at the first look",
         "an order that exists can be absent",
-        "an unwritten outcome keeps its decision",
-        "must be unique is a refusal",
         "open orders are not counted",
         "outcomes are written unfenced",
         "submitting is not counted",
-        "the settler writes unfenced",
-        "in doubt is not counted",
     }
 )
 """Those that need more seeds than a sample has."""

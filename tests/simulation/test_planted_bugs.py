@@ -14,6 +14,7 @@ from tests.simulation.planted import BUGS, SLOW, planted
 from tests.simulation.run import Simulation
 
 FULL = os.environ.get("CHAOS") == "full"
+pytestmark = pytest.mark.timeout(600 if FULL else 180)
 SEEDS_MAX = 1_000 if FULL else 60
 
 

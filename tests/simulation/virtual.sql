@@ -30,18 +30,20 @@ CREATE UNLOGGED TABLE virtual.history (
 );
 CREATE INDEX history_account ON virtual.history (account);
 
+-- plpgsql, because it plans its statement once and a function in SQL each time
 CREATE FUNCTION virtual.remember(
   account text, kind text, subject text, before text, after text, token bigint,
   token_before bigint, attempts integer, due_at timestamptz, doubt_since timestamptz
-) RETURNS void LANGUAGE sql AS $$
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
   INSERT INTO virtual.history (account, kind, subject, before, after, token, token_before, process,
     stamp, lease_owner, lease_token, lease_valid, attempts, due_at, doubt_since, at)
-  SELECT $1, $2, $3, $4, $5, $6, $7, 
+  SELECT $1, $2, $3, $4, $5, $6, $7,
     split_part(current_setting('virtual.who'), ' ', 1),
     split_part(current_setting('virtual.who'), ' ', 2)::bigint, l.owner, l.fencing_token,
     l.expires_at > virtual.clock_timestamp(), $8, $9, $10, virtual.clock_timestamp()
-  FROM (SELECT 1) one LEFT JOIN public.account_leases l ON l.account = $1
-$$;
+  FROM (SELECT 1) one LEFT JOIN public.account_leases l ON l.account = $1;
+END $$;
 
 CREATE FUNCTION virtual.decision_moved() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

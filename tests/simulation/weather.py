@@ -7,6 +7,8 @@ import random
 from tests.simulation.line import SUBMIT_FAULTS
 from tests.simulation.plan import HIDDEN_MAX_S, LATE_MAX_S, Plan
 
+DEAF_RATE = 0.85
+
 
 class Weather:
     """Draws faults; none any more once it is `fair`."""
@@ -15,6 +17,7 @@ class Weather:
         self.rng = rng
         self.plan = plan
         self.fair = False
+        self.forced = False  # an order is taken, its answer lost, and no list shows it for long
 
     def database_fault(self) -> str | None:
         """What the next transaction meets."""
@@ -24,12 +27,16 @@ class Weather:
 
     def submit_fault(self) -> str:
         """What becomes of a POST."""
+        if self.forced:
+            return "answer_lost"
         if self.fair or self.rng.random() >= self.plan.submit_fault_rate:
             return "accepted"
         return self.rng.choice(SUBMIT_FAULTS)
 
     def lags_s(self) -> tuple[float, float]:
         """How long an order cannot be looked up, and how long then no list shows it."""
+        if self.forced:
+            return LATE_MAX_S, 0.0
         if self.fair or self.rng.random() < 0.6:
             return 0.0, 0.0
         hidden = self.rng.choice((0.0, 0.4, 3.0, LATE_MAX_S))
@@ -43,7 +50,10 @@ class Weather:
 
     def question_fault(self, route: str) -> str | None:
         """What becomes of a question."""
-        if self.fair or self.rng.random() >= self.plan.question_fault_rate:
+        rate = self.plan.question_fault_rate
+        if self.plan.deaf and route in ("lookup", "get_order"):
+            rate = DEAF_RATE
+        if self.fair or self.rng.random() >= rate:
             return None
         return "refused" if self.rng.random() < 0.15 else "unavailable"
 

@@ -44,6 +44,8 @@ SENDER = "sender"
 DELTAS_S = (0.05, 0.3, 1.0, 1.0, 2.5, 2.5, 6.0, 12.0, 35.0)
 BEAT_S = 6.0  # longer than the interval of the heartbeat, shorter than a lease
 PASSES = {"heartbeat": 2, "executor": 9, "settler": 4, "reconciler": 1}
+QUICK_RATE = 0.6
+UNSEEN_S = 6.0  # by then the account is asked for again
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,11 @@ class World(Weather):
     def arrive_later(self, order: OrderRequest, client_order_id: str) -> None:
         self._arrivals.append(Arrival(self.now_s + self.late_s(), order, client_order_id))
 
+    def arrived(self, order: Booked) -> None:
+        if self.plan.quick and not self.fair and self.rng.random() < QUICK_RATE:
+            self.fill(order, whole=self.rng.random() < 0.7)
+            self.note(f"order {self.name(order.client_order_id)} is {order.status} at once")
+
     def absent(self, client_order_id: str) -> None:
         self.seen.absents.append(Absent(client_order_id, self.stamp(), self.utc()))
 
@@ -240,6 +247,8 @@ class World(Weather):
             self.accept(self.unsent[0])
             if self.plan.one_by_one:
                 break
+        if self.plan.head_start and (self.plan.doubt_first or self.plan.first_look):
+            self._begin_in_doubt(first)
         self.calm = self.fair = False
         if self.plan.placed_before:
             order = self.plan.decisions[0]
@@ -247,6 +256,23 @@ class World(Weather):
             self.book.take(order.order, order.decision_hash, hidden_s=hidden_s)
         if not self.plan.head_start:
             trouble.crash(self, first)
+
+    def _begin_in_doubt(self, first: Replica) -> None:
+        """The first orders live, and nobody knows. With `first_look` the books begin when positions
+        show their fills and lists do not."""
+        self.forced = True
+        for name in ("executor", "executor"):
+            self.begin(first, name)
+            self.drain()
+        self.forced = False
+        if not self.plan.first_look:
+            return
+        self._time_passes(UNSEEN_S)
+        for order in self.book.orders:
+            if order.live:
+                self.book.fill(order, order.qty, unlisted_s=4.0)
+        self.begin(first, "reconciler")
+        self.drain()
 
     def settle_down(self) -> None:
         """What is under way is finished, and a last round is made that meets faults."""
@@ -377,6 +403,8 @@ class World(Weather):
                 taken = self.book.take(arrival.order, arrival.client_order_id)
                 outcome = "refused, its id is taken" if taken is None else "taken"
                 self.note(f"late POST {self.name(arrival.client_order_id)} arrives: {outcome}")
+                if taken is not None:
+                    self.arrived(taken)
         self.now_s = target
 
     def fill(self, order: Booked, *, whole: bool) -> None:

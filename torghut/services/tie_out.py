@@ -16,7 +16,7 @@ tie-out step ─▶ differences? ─▶ read entries, look again ─▶ a second
    positions at its entry prices, and as cash. It waits for an answer without fills about its time;
    while an order of ours may be filled, for two that are `LAG_S` apart and need the same opening: a
    fill that the positions know before the lists do would be booked twice, there and as a fill. The
-   metric `torghut_tie_out_begun` is 0 until then.
+   metric `torghut_tie_out_begun` is 0 until then. So it waits for a fill that cannot be booked yet.
 3. A discrepancy ends by itself when the amounts are equal again, or when a person accepts the
    broker's amount, which books an entry.
 4. The account is held back once, when a difference passes the tolerance: who resumes it all the
@@ -175,6 +175,10 @@ class TieOut:
             seen = self._compare(tx, answer)
             moving = any(one.booked.moves or one.booked.waiting for one in seen.values())
             if moving or account_entries.opened(tx, self._account):
+                return {}
+            if fills := discrepancies.unbooked_fills(tx, self._account):
+                # it is in the broker's positions: once its order shows, it would be in ours twice
+                log.warning("nothing is compared yet: fills without their orders", fills=fills)
                 return {}
             fence(tx, lease)
             for (kind, subject), one in seen.items():

@@ -84,6 +84,16 @@ def open_by_kind(tx: Connection, account: str) -> dict[DiscrepancyKind, int]:
     return {kind: counted.get(kind, 0) for kind in DiscrepancyKind}
 
 
+def unbooked_fills(tx: Connection, account: str) -> int:
+    """How many listed fills stand open because their orders are not to be had."""
+    found: int = tx.execute(
+        text("""SELECT count(*) FROM discrepancies WHERE account = :account
+        AND kind = :kind AND evidence ->> 'what' = 'fill' AND resolved_at IS NULL"""),
+        {"account": account, "kind": DiscrepancyKind.CANNOT_BE_BOOKED.value},
+    ).scalar_one()
+    return found
+
+
 def seen(tx: Connection, account: str, kind: DiscrepancyKind, subject: str) -> bool:
     """True if this difference stands open or ever did."""
     found = tx.execute(
