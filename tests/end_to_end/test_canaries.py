@@ -38,9 +38,8 @@ PAGES = ("", *(f"console/{name}" for name in ("decisions", "orders", "positions"
 READS = ("decisions", "executions", "fills", "positions", "actions", "discrepancies", "status",
          "trading-states", "events?after=0")  # fmt: skip
 COMMANDS = (
-    *(("decisions",), ("executions",), ("status",), ("states",), ("limits",), ("outbox",)),
-    *(("doctor",), ("doctor", "--json"), ("token", "list"), ("discrepancies",), ("pnl",)),
-    *(("dead-letters",), ("actions",), ("halt", "--reason", "a test")),
+    *(("status",), ("limits",), ("outbox", "--json"), ("doctor",), ("token", "list")),
+    *(("discrepancies",), ("halt", "--reason", "a test")),
 )
 
 
@@ -119,6 +118,7 @@ def secretive(user: User) -> User:
     return user
 
 
+@pytest.mark.timeout(400)  # some twenty processes, one after the other
 def test_no_secret_comes_out_anywhere(secretive: User) -> None:
     user, seen = secretive, list[tuple[str, str]]()
     made = user.torghut("token", "create", "canary", "--scope", "read").stdout.strip()
@@ -136,10 +136,10 @@ def test_no_secret_comes_out_anywhere(secretive: User) -> None:
     for command in (*COMMANDS, ("explain", first[0]), ("explain", first[0], "--json")):
         done = user.torghut(*command)
         seen.append((" ".join(command), done.stdout + done.stderr))
-    for wrong in ("TORGHUT_LEASE_TTL_S", "TORGHUT_BROKER", "APCA_API_BASE_URL"):
+    for wrong in ("TORGHUT_LEASE_TTL_S", "APCA_API_BASE_URL"):
         done = user.torghut("status", **{wrong: CANARIES["api token"]})
         assert done.returncode == 78
-        seen.append((f"wrong {wrong}", done.stderr.replace(CANARIES["api token"], "")))
+        seen.append((f"wrong {wrong}", done.stderr))
     away = user.env["TORGHUT_DATABASE_URL"].partition("@")[0] + "@127.0.0.1:1/nowhere"
     done = user.torghut("status", TORGHUT_DATABASE_URL=away)
     assert done.returncode == 1

@@ -19,6 +19,7 @@ NOW = datetime.now(UTC)  # noqa: TID251 - the interface has a clock of its own
 TABLE: dict[str, Any] = {
     "tradingview": {
         "secret": SECRET,
+        "max_age_s": 3600,  # NOW is when these tests were read
         "alerts": {
             "trend": {"strategy": "trend", "symbols": {"NASDAQ:AAPL": "AAPL", "BTCUSD": "BTC/USD"}},
             "any": {"strategy": "any", "type": "limit", "time_in_force": "gtc"},
@@ -155,7 +156,7 @@ def test_what_is_no_object_is_refused(hooked: Served, body: str) -> None:
     assert len(refused(hooked)) == 1
 
 
-@pytest.mark.parametrize("seconds", [-301, 61])
+@pytest.mark.parametrize("seconds", [-3601, 61])
 def test_a_stale_alert_is_not_traded(hooked: Served, seconds: int) -> None:
     fired = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()  # noqa: TID251
     answer = post(hooked, alert(timenow=fired))

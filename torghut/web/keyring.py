@@ -93,7 +93,7 @@ class Keyring:
                 return Caller(None)
             found = self.credential_of(token) if token else None
             if found is None and token:
-                await self.look(UNKNOWN_S)  # it may have been made just now
+                await self._look_anew()  # it may have been made just now
                 found = self.credential_of(token)
             if found is None and self._known is None:
                 raise unavailable("the database does not answer, which knows the tokens")
@@ -101,10 +101,22 @@ class Keyring:
             return None
         return Caller(found.name, found.scopes)
 
-    async def look(self, fresh_s: float = FRESH_S) -> None:
+    async def look(self) -> None:
         """See to it that what is known is fresh, as far as the database answers."""
-        if self._known is not None and time.monotonic() - self._looked_at < fresh_s:
+        if self._known is not None and time.monotonic() - self._looked_at < FRESH_S:
             return
+        await self._join()
+
+    async def _look_anew(self) -> None:
+        """A look that began after this call, shared by all who wait in the same UNKNOWN_S."""
+        called = time.monotonic()
+        await asyncio.sleep(UNKNOWN_S)
+        for _ in range(2):  # one that is under way may have begun before
+            if self._looked_at < called:
+                await self._join()
+
+    async def _join(self) -> None:
+        """The look that is under way, or a new one."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         await asyncio.shield(self._looking)
@@ -153,6 +165,7 @@ class Keyring:
         return (*self._settings, *(self._known.credentials if self._known else ()))
 
     async def _look(self) -> None:
+        self._looked_at = time.monotonic()
         try:
             self._known = await self._workers.call(self._ask)
             self._failing = False
@@ -160,7 +173,6 @@ class Keyring:
             if not self._failing:  # once, however many ask meanwhile
                 log.warning("tokens not read; those last known hold on", error=type(error).__name__)
             self._failing = True
-        self._looked_at = time.monotonic()
 
     def _ask(self) -> Known:
         with self._database.transaction() as tx:
