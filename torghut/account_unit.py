@@ -113,14 +113,7 @@ class AccountUnit:
         )
         self.live = self._live_updates(at)
         self._orders = self._order_services()
-        self._sagas = SagaServices(
-            settings,
-            database,
-            owner,
-            make_facts=self._outside_facts,
-            wake=self.supervisor.wake,
-            clock=utc_now,
-        )
+        self._sagas = self._saga_services(owner)
         self.scheduler = self._scheduler(owner)
         self._scheduler_loop = Loop(
             "scheduler",
@@ -253,6 +246,16 @@ class AccountUnit:
             policy=self.policy,
             clock=utc_now,
             rng=self._rng,
+        )
+
+    def _saga_services(self, owner: str) -> SagaServices:
+        return SagaServices(
+            self.settings,
+            self.database,
+            owner,
+            make_facts=self._outside_facts,
+            wake=self.supervisor.wake,
+            clock=utc_now,
         )
 
     def _scheduler(self, owner: str) -> Scheduler:

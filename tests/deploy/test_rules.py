@@ -208,6 +208,17 @@ def test_labels_are_closed_sets() -> None:
             "loop",
             "method",
         ),
-        *("outcome", "python", "reason", "result", "route", "scope", "sink", "stage", "state"),
+        *(
+            "outcome",
+            "phase",
+            "python",
+            "reason",
+            "result",
+            "route",
+            "scope",
+            "sink",
+            "stage",
+            "state",
+        ),
         *("status", "strategy", "version", "what"),
     }

@@ -63,10 +63,7 @@ def create_app(parts: WebParts) -> FastAPI:
     keys = keyed.key_store(parts.database)
     settings = parts.settings
     keyring = Keyring(
-        settings.credentials(),
-        parts.database,
-        required=settings.require_token,
-        clock=parts.clock,
+        settings.credentials(), parts.database, required=settings.require_token, clock=parts.clock
     )
     pages, live = console.router(parts, staff, keyring)
 
