@@ -32,6 +32,7 @@ def _bench(parts: list[str], *, quick: bool, as_json: bool) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from torghut import config, places
     from torghut.bench import figures, running
 
     unknown = [name for name in parts if name not in running.PARTS]
@@ -39,6 +40,7 @@ def _bench(parts: list[str], *, quick: bool, as_json: bool) -> None:
         known = ", ".join(running.PARTS)
         typer.echo(f"torghut bench: no part is called {unknown[0]!r}; there are {known}", err=True)
         raise typer.Exit(EXIT_USAGE)
+    places.set_up_logging(config.load(log_level="error"))
     names = parts or list(running.PARTS)
     found = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

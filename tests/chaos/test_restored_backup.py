@@ -13,6 +13,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class Story(World):
         self._url = url
         self.database = Database(url, pool_size=2)
         self._stack.callback(self.database.close)
-        self.desk = IntakeDesk(self.database, utc_now, lambda: notify(self.database))
+        self.desk = IntakeDesk(self.database, utc_now, partial(notify, self.database))
         assert self.statuses() == {"closed": 4, "submitted": 2, "in_doubt": 1}
 
     # ------------------------------------------------------------------ what there is

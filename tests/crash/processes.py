@@ -105,7 +105,7 @@ def _daemon(pipe: Connection, _: Mapping[str, object]) -> None:
     places.set_up_logging(settings)
     with bootstrap.running_daemon(settings), suppress(EOFError):
         while pipe.recv():
-            pipe.send({one.name: one.native_id for one in threading.enumerate()})
+            pipe.send({one.name.partition(" ")[0]: one.native_id for one in threading.enumerate()})
 
 
 def _command(_: Connection, over: Mapping[str, object]) -> None:

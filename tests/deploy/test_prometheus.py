@@ -26,6 +26,9 @@ class = "ma-crossover"
 schedule = "0 16 * * mon-fri"
 symbols = ["AAPL"]
 params = { fast = 2, slow = 3, target_weight = "0.1" }
+
+[sinks.lines]
+kind = "log"
 """
 
 

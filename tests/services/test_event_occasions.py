@@ -95,7 +95,7 @@ def test_an_end_that_the_executor_learns(
 def test_control_reported_at_once_the_order_would_be_turned_around(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(order_ends, "before_commit", lambda _tx, _key, call: call())
+    monkeypatch.setattr(order_ends, "before_commit", lambda tx, call, items: call(tx, list(items)))
     rig.fault("accept_then_reset")
     hash_ = rig.send(**RESTING)
     rig.execute()
@@ -131,7 +131,7 @@ def test_a_rejection_after_the_order_was_taken(rig: Rig) -> None:
         with rig.database.transaction() as tx:
             lock_books(tx, ACCOUNT)
             seen = Observation(replace(order, status="rejected"), decision_id, "reconciled", "rest")
-            executions.record(tx, ACCOUNT, seen, now=rig.time())
+            executions.record(tx, ACCOUNT, [seen], now=rig.time())
     assert orders(rig, hash_)[2:] == ["order.rejected"]
     (said,) = payloads(rig, "order.rejected")
     assert said["broker_order_id"] == order.broker_order_id
@@ -155,11 +155,11 @@ def test_undone_is_not_reported(rig: Rig) -> None:
         replace(order, status="canceled"), rig.row(hash_).decision_id, "reconciled", "rest"
     )
     with pytest.raises(ZeroDivisionError), rig.database.transaction() as tx:
-        executions.record(tx, ACCOUNT, seen, now=rig.time())
+        executions.record(tx, ACCOUNT, [seen], now=rig.time())
         raise ZeroDivisionError
     with rig.database.transaction() as tx:
         nested = tx.begin_nested()
-        executions.record(tx, ACCOUNT, seen, now=rig.time())
+        executions.record(tx, ACCOUNT, [seen], now=rig.time())
         nested.rollback()
     assert "order.canceled" not in orders(rig, hash_)
     assert rig.sql("SELECT status FROM executions") != [("canceled",)]

@@ -208,7 +208,7 @@ def test_no_claimed_decision_slips_past_a_halt(
     pool = Parked()
     rig = make_rig(pool=pool)
     if not looking:
-        rig.placer = rig.new_placer(lambda _strategy: ACTIVE)
+        rig.placer = rig.new_placer(lambda: TradingStates((ACTIVE, "control"), {}))
         rig.executor = rig.new_executor()
     hash_ = rig.send(strategy="trend")
     rig.execute(1)

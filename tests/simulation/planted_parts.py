@@ -33,7 +33,7 @@ def answered_before_the_call() -> Iterator[None]:
 
     def place_one(self: Any, claim: Any) -> None:
         answer = Answer(outcome=Outcome.ACCEPTED, http_status=200)
-        self._placed.put(Placed(claim.row, claim.attempt_no, Proof.ACCEPTED, answer))
+        self._placed.put((Placed(claim.row, claim.attempt_no, Proof.ACCEPTED, answer), 0.0))
         self._placer.place(claim)
 
     with patch.object(Executor, "_place_one", place_one):

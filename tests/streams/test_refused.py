@@ -36,7 +36,7 @@ def database(served: Served) -> Database:
     with served.database.transaction() as tx:
         for body in bodies:
             tx.execute(text("INSERT INTO decision_inbox (body) VALUES (:b)"), {"b": body})
-    Inbox("paper", served.database, ttl=TTL, wake=lambda: None).run_once(utc_now())
+    Inbox(("paper",), served.database, ttl=TTL, wake=lambda _: None).run_once(utc_now())
     said = StreamAnswer("7-0", "conflict", "ab" * 32, "other payload")
     with served.database.transaction() as tx:
         for account in ("paper", "other"):

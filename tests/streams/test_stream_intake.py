@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -32,6 +32,7 @@ NOW = datetime(2026, 1, 5, 21, tzinfo=UTC)
 NAMES = count(1)
 
 Take = Callable[..., StreamIntake]
+Wake = Callable[[Collection[str]], None]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -57,7 +58,7 @@ def take(lined: Line, database: Database) -> Iterator[Take]:
     """Intakes of the stream, each as of a process of its own."""
     made: list[StreamIntake] = []
 
-    def make(wake: Callable[[], None] = lambda: None, **over: object) -> StreamIntake:
+    def make(wake: Wake = lambda _: None, **over: object) -> StreamIntake:
         settings: Any = TypeAdapter(IntakeSettings).validate_python(lined.table(**over))
         desk = IntakeDesk(database, lambda: NOW, wake)
         made.append(
@@ -93,7 +94,7 @@ def test_every_message_has_its_answer_and_a_bad_one_stops_no_other(
 ) -> None:
     first = decision_json(intent="first")
     woken = threading.Event()
-    one = take(woken.set)
+    one = take(lambda _: woken.set())
     ids = lined.send(first, "{not JSON", {**first, "qty": -1}, b"\xff\x00", first,
                      {**first, "qty": "11"}, {**first, "account": "b"}, "[" * 20_000)  # fmt: skip
     assert until_empty(one, lined) == {"created": 1, "replayed": 1, "conflict": 1, "invalid": 5}

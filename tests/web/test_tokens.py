@@ -29,6 +29,9 @@ HASH = "a" * 64
 NEEDS = {
     ("POST", "/v1/decisions"): Scope.SUBMIT,
     ("POST", "/v1/decisions:batch"): Scope.SUBMIT,
+    ("POST", "/v1/plans"): Scope.SUBMIT,
+    ("GET", "/v1/plans"): Scope.READ,
+    ("GET", "/v1/plans/{plan_id}"): Scope.READ,
     ("GET", "/v1/decisions"): Scope.READ,
     ("GET", "/v1/decisions/{decision_hash}"): Scope.READ,
     ("GET", "/v1/decisions/{decision_hash}/story"): Scope.READ,

@@ -115,7 +115,6 @@ def _settings(home: Path, threads: int) -> Settings:
         broker_rate_per_min=1_000_000,
         log_level="error",
     )
-    places.set_up_logging(settings)
     return settings.model_copy(update={"http_port": 0})
 
 

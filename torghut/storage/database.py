@@ -22,14 +22,13 @@ prepared, and the timeouts are set anew in each.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from torghut import telemetry
@@ -50,11 +49,9 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 5_000  # a frozen owner must not hold its lease
 POOL_TIMEOUT_S = 10
 POOL_OVERFLOW = 4
 CONFLICT_TRIES = 5
-RESTED_S = 0.5
 
 _BEFORE_COMMIT = "torghut.before_commit"
 _AFTER_COMMIT = "torghut.after_commit"
-_RESTS_SINCE = "torghut.rests_since"
 
 T = TypeVar("T")
 
@@ -91,12 +88,11 @@ class Database:
             pool_size=pool_size,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=POOL_TIMEOUT_S,
+            pool_pre_ping=True,
             isolation_level="READ COMMITTED",
         )
         event.listen(self._engine, "do_connect", self._connect)
         event.listen(self._engine, "connect", self._on_connect)
-        event.listen(self._engine, "checkin", _note_rest)
-        event.listen(self._engine, "checkout", self._check_rested)
         if pooled:
             event.listen(self._engine, "begin", _set_timeouts)
 
@@ -112,12 +108,6 @@ class Database:
     def _on_connect(self, connection: WatchedConnection, _record: object) -> None:
         connection.add_notice_handler(self._on_notice)
         connection.on_silent = self._note_silence
-
-    def _check_rested(self, connection: Any, record: Any, _proxy: object) -> None:
-        """One that rested is asked first; one that has just been used is as good as its answer."""
-        rested_s = time.monotonic() - record.info.get(_RESTS_SINCE, 0.0)
-        if rested_s > RESTED_S and not self._engine.dialect._do_ping_w_event(connection):
-            raise InvalidatePoolError  # new ones are made; the others rested as long
 
     def _note_silence(self) -> None:
         self._local.silent = True
@@ -198,10 +188,6 @@ class Database:
     def close(self) -> None:
         """Close all connections; the pool must not be used afterwards."""
         self._engine.dispose()
-
-
-def _note_rest(_connection: WatchedConnection | None, record: Any) -> None:
-    record.info[_RESTS_SINCE] = time.monotonic()
 
 
 def before_commit(

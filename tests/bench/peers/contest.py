@@ -137,8 +137,9 @@ def hold(
     count: int,
     repeat: int,
     tell: Callable[[str], None],
+    bench: bool = True,
 ) -> Results:
-    """All runs; `tell` hears of each as it begins."""
+    """All runs; `tell` hears of each as it begins. Without `bench` that of Torghut is left out."""
     results: Results = {who.name: {} for who in entrants}
 
     def note(name: str, figures: dict[str, float]) -> None:
@@ -154,7 +155,7 @@ def hold(
                     tell(f"{round_no + 1}/{repeat} {phase}: {who.name}")
                     some = max(1, round(count * who.counts[phase]))
                     note(who.name, place.run(who, phase, some))
-        if any(who.name == "Torghut" for who in entrants):
+        if bench and any(who.name == "Torghut" for who in entrants):
             tell(f"{round_no + 1}/{repeat} torghut bench")
             figures = place.torghut_bench() or {}
             known = results["Torghut"]
