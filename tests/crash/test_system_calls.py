@@ -156,7 +156,14 @@ def _settled(world: World, sent: list[Decision], item: Decision) -> None:
 def _through(world: World, thread: str) -> Callable[[], bool]:
     """Whether the thread has done its part of one more decision."""
     if thread == "reconciler":
-        known = world.state()["known"]
-        return lambda: world.state()["known"] > known and world.settled()
+        known, lists = world.state()["known"], _lists(world)
+        return lambda: (
+            world.state()["known"] > known and world.settled() and _lists(world) > lists + 1
+        )
     answered = world.state()["answered"]
     return lambda: world.state()["answered"] > answered
+
+
+def _lists(world: World) -> int:
+    """How often the reconciler has asked the broker for its orders."""
+    return int(world.requests()["routes"].get("list_orders", 0))
