@@ -78,6 +78,34 @@ def test_a_row_that_cannot_be_stored_does_not_hold_up_the_others(
     assert answers(rig)[1][2] == "cannot be stored: DivisionByZero"
 
 
+def test_a_daemon_refuses_the_row_that_failed_and_no_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has refused it meanwhile: the row behind it is a good one. And then batches are
+    whole again, however many rows wait."""
+    store = intake.store
+    refuse = Inbox._refuse
+
+    def poisoned(tx: Any, decisions: Any, **named: Any) -> Any:
+        if any(one.intent == "poison" for one in decisions):
+            tx.execute(text("SELECT 1 / 0"))
+        return store(tx, decisions, **named)
+
+    def overtaken(self: Inbox, *how: Any) -> Any:
+        if self is slow:
+            for _ in range(2):
+                quick.run_once(rig.time())
+        return refuse(self, *how)
+
+    monkeypatch.setattr(intake, "store", poisoned)
+    monkeypatch.setattr(Inbox, "_refuse", overtaken)
+    slow, quick = taking(rig), taking(rig)
+    insert(rig, *(decision_json(intent=intent) for intent in ("poison", "a", "b", "c")))
+    for _ in range(3):
+        slow.run_once(rig.time())
+    assert [row[0] for row in answers(rig)] == ["invalid", "created", "created", "created"]
+
+
 def test_decision_and_answer_are_one_commit(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies before its commit leaves neither; the next one takes the row anew."""
 
