@@ -29,6 +29,7 @@ from torghut.domain.sagas import (
     End,
     Retry,
     SagaStatus,
+    StepDelayed,
     StepStatus,
     Undo,
     next_move,
@@ -66,6 +67,9 @@ def test_what_comes_next(standing: SagaStatus, steps: list[StepStatus], move: ob
 def test_pauses_double_up_to_a_cap() -> None:
     retry = Retry(first_s=1, cap_s=5)
     assert [retry.pause_s(n) for n in (1, 2, 3, 4, 50)] == [1, 2, 4, 5, 5]
+    longer = Retry(first_s=1, cap_s=5, undo_cap_s=9)
+    assert [longer.pause_s(9, undoing=undoing) for undoing in (False, True)] == [5, 9]
+    assert retry.pause_s(9, undoing=True) == 5
 
 
 def ended(database: Database, saga_id: int) -> bool:
@@ -177,6 +181,51 @@ def test_a_process_that_lost_its_saga_writes_nothing(database: Database) -> None
     work = SagaRunner([stolen], database, ACCOUNT, "late", lease_s=30, clock=utc_now)
     assert work.run_once(None, utc_now())["ended"] == 0
     assert half_done(database, id_) == []
+
+
+def test_a_step_slower_than_its_lease_counts_if_nobody_took_the_saga(database: Database) -> None:
+    """Otherwise a slow step would be repeated for ever, its failures never counted: no pause, no
+    end, and no other saga's turn."""
+    id_ = begin(database)
+    whole = saga(database)
+    calls: list[bool] = []
+
+    def slow(run: sagas.StepRun) -> None:
+        with database.transaction() as tx:
+            tx.execute(text("UPDATE sagas SET leased_until = clock_timestamp()"))
+        calls.append(run.failures == len(calls))
+        if len(calls) == 1:
+            raise StepDelayed("the broker was silent for longer than the lease")
+        whole.steps[0].action(run)
+
+    slowly = Saga(KIND, (Step("one", slow, whole.steps[0].compensation), *whole.steps[1:]), QUICK)
+    work = SagaRunner([slowly], database, ACCOUNT, "slow", lease_s=30, clock=utc_now)
+    assert work.run_once(None, utc_now()) == {"advanced": 1, "ended": 0}
+    assert kinds_of(database, "saga.step_failed") == ["one"]
+    drive(work, lambda: ended(database, id_))
+    assert calls == [True, True]
+    assert half_done(database, id_) == []
+
+
+@pytest.mark.parametrize("result", [{"a": object()}, {"a": "\0"}, {"a": float("nan")}])
+def test_a_result_that_cannot_be_kept_is_a_failure(
+    database: Database, result: dict[str, object]
+) -> None:
+    """It is counted, and one for good in the end: the saga does not stand half done for ever."""
+    id_ = begin(database)
+    whole = saga(database)
+
+    def act(run: sagas.StepRun) -> dict[str, object]:
+        whole.steps[1].action(run)
+        return result
+
+    broken = Step("two", act, whole.steps[1].compensation)
+    kind = Saga(KIND, (whole.steps[0], broken, *whole.steps[2:]), QUICK)
+    work = SagaRunner([kind], database, ACCOUNT, "test", lease_s=30, clock=utc_now)
+    drive(work, lambda: ended(database, id_))
+    assert status(database, id_) == "compensated"
+    assert half_done(database, id_) == []
+    assert Stage(database).calls("two") == QUICK.failures_max
 
 
 def test_steps_of_another_version_are_left_alone(database: Database) -> None:

@@ -58,16 +58,19 @@ class StepDelayed(TorghutError):
 class Retry:
     """How often an action may fail transiently, and the pauses between: doubled, up to a cap.
 
-    A compensation is retried with the same pauses for as long as it takes.
+    A compensation is retried for as long as it takes, with pauses up to `undo_cap_s`, the same cap
+    unless it is given: what fails for days is not to be tried as often as what fails for seconds.
     """
 
     failures_max: int = 5
     first_s: float = 1.0
     cap_s: float = 60.0
+    undo_cap_s: float | None = None
 
-    def pause_s(self, failures: int) -> float:
+    def pause_s(self, failures: int, *, undoing: bool = False) -> float:
         """Seconds to wait after the failure of this number, from 1."""
-        return backoff(failures, first_s=self.first_s, cap_s=self.cap_s)
+        cap_s = self.cap_s if self.undo_cap_s is None or not undoing else self.undo_cap_s
+        return backoff(failures, first_s=self.first_s, cap_s=cap_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError
 
 from torghut import telemetry
 from torghut.clock import Clock
@@ -42,6 +43,7 @@ from torghut.domain.sagas import (
     End,
     Retry,
     SagaStatus,
+    StepDelayed,
     StepFailed,
     StepStatus,
     Undo,
@@ -243,22 +245,35 @@ class SagaRunner:
                 self._later(saga, row, retry, str(error), undoing=True)
                 return None
             return self._turn_back(saga, row, str(error))
-        except Exception as error:
-            expected = isinstance(error, TorghutError)
-            said = str(error) if expected else f"{type(error).__name__}: {error}"
-            if not expected:
-                log.exception("saga step broke", saga=saga.saga_id, step=row.name)
-            if run.last_try and not undoing:
-                return self._turn_back(saga, row, f"after {row.failures + 1} failures: {said}")
-            self._later(saga, row, retry, said, undoing=undoing)
-            return None
+        except Exception as error:  # noqa: BLE001 - somebody else's code; logged and counted there
+            return self._failed(saga, row, run, error, undoing)
         reached(RecoveryPoint.SAGA_AFTER_CALL)
         if isinstance(came, Wait):
             with self._fenced(saga) as tx:
                 sagas.note_wait(tx, saga, row, came.what)
                 self._give_back(tx, saga, came.for_s)
             return None
-        return self._done(saga, row, came, undoing)
+        try:
+            return self._done(saga, row, came, undoing)
+        except (DataError, TypeError, ValueError) as error:  # nothing was committed
+            log.exception(
+                "result of a saga's step cannot be kept", saga=saga.saga_id, step=row.name
+            )
+            unusable = StepDelayed(f"its result cannot be kept: {type(error).__name__}")
+            return self._failed(saga, row, run, unusable, undoing)
+
+    def _failed(
+        self, saga: SagaRow, row: StepRow, run: StepRun, error: Exception, undoing: bool
+    ) -> SagaRow | None:
+        """A transient failure, or an unexpected one: later again, unless it was the last try."""
+        expected = isinstance(error, TorghutError)
+        said = str(error) if expected else f"{type(error).__name__}: {error}"
+        if not expected:
+            log.exception("saga step broke", saga=saga.saga_id, step=row.name)
+        if run.last_try and not undoing:
+            return self._turn_back(saga, row, f"after {row.failures + 1} failures: {said}")
+        self._later(saga, row, self._sagas[saga.kind].retry, said, undoing=undoing)
+        return None
 
     def _run_of(self, saga: SagaRow, rows: list[StepRow], row: StepRow, failures: int) -> StepRun:
         return StepRun(
@@ -308,7 +323,7 @@ class SagaRunner:
         self, saga: SagaRow, row: StepRow, retry: Retry, error: str, *, undoing: bool
     ) -> None:
         failures = (row.undo_failures if undoing else row.failures) + 1
-        pause_s = retry.pause_s(failures)
+        pause_s = retry.pause_s(failures, undoing=undoing)
         log.warning(
             "saga step failed", saga=saga.saga_id, step=row.name, error=error, again_in_s=pause_s
         )

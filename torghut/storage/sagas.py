@@ -1,8 +1,8 @@
 """sagas and saga_steps: who works at a saga, and how far it has come.
 
 A saga is worked at under a lease with a token, by Postgres's clock. `fence` is the first statement
-of whatever is written for it: a process that was slower than its lease finds no row, and writes
-nothing.
+of whatever is written for it: a process whose saga was taken up by another one, as it was slower
+than its lease, finds no row, and writes nothing. One that was slow and has no successor goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLUMNS = "saga_id, kind, account, saga_key, payload, digest, status, failure, 
 
 
 class SagaLost(TorghutError):
-    """Another process works at the saga now (or the lease ran out): stop writing for it."""
+    """The saga was taken up by another process, or given back: stop writing for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +136,15 @@ def claim(
 
 
 def fence(tx: Connection, saga: SagaRow, *, lease_s: float) -> None:
-    """Hold the saga for this transaction and prolong its lease. Raises SagaLost."""
+    """Hold the saga for this transaction and prolong its lease. Raises SagaLost.
+
+    The token alone tells whose it is, as each claim makes a new one. A lease that is over lets
+    others claim; were it asked for here, too, a step that takes longer than the lease would be
+    repeated for ever, and its failures never counted.
+    """
     held = tx.execute(
         text("""UPDATE sagas SET leased_until = clock_timestamp() + make_interval(secs => :lease_s)
-        WHERE saga_id = :id AND token = :token AND leased_until > clock_timestamp()
+        WHERE saga_id = :id AND token = :token AND leased_until IS NOT NULL
         RETURNING saga_id"""),
         {"id": saga.saga_id, "token": saga.token, "lease_s": lease_s},
     ).one_or_none()
@@ -256,7 +261,8 @@ def release(tx: Connection, saga: SagaRow, *, due_at: datetime, now: datetime) -
 
 def shown(words: str) -> str:
     """As much of a text as is kept, without what Postgres cannot hold."""
-    return words.replace("\0", "\N{REPLACEMENT CHARACTER}")[:TEXT_MAX]
+    words = words[:TEXT_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return words.encode("utf-8", "replace").decode()  # a lone surrogate
 
 
 def _of(saga: SagaRow, step: StepRow) -> dict[str, object]:
