@@ -68,6 +68,19 @@ def test_what_the_broker_refuses_is_undone(planning: Planning) -> None:
     assert saga["failure"].startswith("execute_order: nothing was filled: rejected")
 
 
+def test_an_order_that_had_its_identity_before_is_left_alone(planning: Planning) -> None:
+    """In conflict with a decision of somebody else: that one's order is not ours to cancel."""
+    rig = planning.rig
+    resting = {"type": "limit", "limit_price": "1", "time_in_force": "gtc"}
+    theirs = rig.send(qty="10", **resting)
+    rig.execute()
+    saga = finish(planning, begin(planning, decision(qty="3", **resting)))
+    assert saga["status"] == "compensated"
+    assert saga["failure"] == "check_risk: another order has its identity: qty"
+    assert rig.count("order_actions") == 0
+    assert rig.status(theirs)[0] == "submitted"
+
+
 def test_a_signal_that_is_over_is_not_traded(planning: Planning) -> None:
     late = decision(expires_at="2026-01-05T15:00:00Z")
     saga = finish(planning, begin(planning, late))

@@ -220,6 +220,53 @@ def test_an_undo_that_is_denied_is_tried_again_under_another_identity(planning: 
     assert rig.count("trade_decisions", "intent LIKE 'undo-%' AND status = 'closed'") == 1
 
 
+def test_two_plans_do_not_sell_the_same_shares(planning: Planning) -> None:
+    """What the first one is about to sell is not there for the second, though neither is sent."""
+    planning.hold(("AAPL", "7"))
+    ids = [
+        planning.send(("sell", "AAPL", amount), correlation_id=amount).plan_id
+        for amount in ("500", "400", "300")
+    ]
+    planning.runner.run_once(None, planning.rig.time())
+    assert [of(planning.plan(id_), "qty") for id_ in ids] == [["5"], ["2"], [None]]
+    plans = [planning.finish(id_) for id_ in ids]
+    assert of(plans[2], "reason") == ["no_position"]
+    assert planning.rig.sql("SELECT qty FROM positions WHERE symbol = 'AAPL'")[0].qty == 0
+
+
+def test_an_order_that_waits_for_its_fills_only_is_not_canceled(planning: Planning) -> None:
+    """There is nothing to cancel, and asking again with every look would be a storm."""
+    planning.hold(("AAPL", "5"))
+    rig = planning.rig
+    rig.fault("late_activities", symbol="AAPL", delay_s=3)
+    answer = planning.send(("sell", "AAPL", "500"), expires_at=_later(planning, 120))
+    unbooked = "side = 'sell' AND terminal AND cum_qty > ledger_qty"
+    planning.until(lambda: rig.count("executions", unbooked))
+    rig.time.pass_s(200)
+    planning.until(lambda: planning.plan(answer.plan_id)["saga"]["status"] == "compensating")
+    plan = planning.finish(answer.plan_id)
+    assert of(plan, "status") == ["succeeded"] and plan["status"] == "stopped"
+    assert rig.count("order_actions") == 0
+
+
+def test_what_is_filled_after_the_end_of_an_item_is_counted(planning: Planning) -> None:
+    """P6: the order of a decision that had ended without one is seen, and filled, after all."""
+    planning.hold(("AAPL", "10"))
+    rig = planning.rig
+    answer = planning.send(("sell", "AAPL", "500"), expires_at=_later(planning, 120))
+    planning.runner.run_once(None, rig.time())
+    rig.time.pass_s(200)
+    plan = planning.finish(answer.plan_id)
+    assert of(plan, "status") == ["failed"]
+    assert plan["statistics"]["sell"]["trade_value"] == "0"
+    hash_ = plan["items"][0]["decision_hash"]
+    rig.place(client_order_id=hash_, symbol="AAPL", qty="5", side="sell")
+    planning.until(lambda: rig.count("fills", "last_qty = 5"))
+    plan = planning.plan(answer.plan_id)
+    assert plan["statistics"]["sell"]["trade_value"] == "500"
+    assert of(plan, "filled_qty") == ["5"]
+
+
 def test_monitor_and_finaliser_are_told(planning: Planning) -> None:
     """The typed callbacks; a finaliser that fails is tried again, and undoes nothing."""
     planning.heard.trouble = [RuntimeError("busy"), StepFailed("never")]

@@ -99,10 +99,15 @@ class OrderSteps:
         }
 
     def call_off(self, run: StepRun) -> Wait | None:
-        """Cancel what may be live, and wait for its end."""
+        """Cancel what may be live, and wait for its end; what has the decision's identity and
+        another payload is somebody else's, and stays."""
         decision = _decision(run)
         with run.transaction() as tx:
-            found = list(outcomes(tx, [decision.decision_hash]).values())
+            found = [
+                one
+                for one in outcomes(tx, [decision.decision_hash]).values()
+                if one.payload_digest == decision.payload_digest
+            ]
             cancel_open(
                 tx,
                 run.account,

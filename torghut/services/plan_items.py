@@ -33,7 +33,7 @@ ACTOR = "plans"
 log = structlog.get_logger(__name__)
 
 
-def leg_of(plan: PlanRow, item: ItemRow) -> Leg:
+def leg_of(plan: PlanRow, item: ItemRow, filled_qty: Decimal = ZERO) -> Leg:
     """What the item's decision is told apart by, and what was filled of it."""
     return Leg(
         account=plan.account,
@@ -43,7 +43,7 @@ def leg_of(plan: PlanRow, item: ItemRow) -> Leg:
         event_ts=plan.event_ts,
         intent=intent(plan.correlation_id, item.phase, item.trade_amount),
         correlation_id=plan.correlation_id,
-        filled_qty=item.filled_qty,
+        filled_qty=filled_qty,
     )
 
 

@@ -47,11 +47,14 @@ from torghut.services.positions import holdings
 from torghut.services.saga_orders import Undoing, cancel_open, undo
 from torghut.services.sagas import Action, Compensation, Saga, Step, StepRun, Wait
 from torghut.storage import control, plan_reads, plans
+from torghut.storage.order_outcomes import not_sent, outcomes
 from torghut.storage.plans import ItemRow, PlanRow
 
 POLL_S = 0.5
 QUOTE_TRIES = 5  # for an item's quote while others have theirs
-RETRY = Retry(failures_max=15, cap_s=30.0)  # some five minutes without the broker's answers
+# some five minutes without the broker's answers; an undoing that is denied makes a decision for
+# each fill and try, and may be denied for as long as trading is halted or reducing
+RETRY = Retry(failures_max=15, cap_s=30.0, undo_cap_s=300.0)
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +148,8 @@ class PlanSteps:
         if closes and self._outside.refresh_account() is None:
             raise StepDelayed("the broker did not say what the account holds")
         with run.transaction() as tx:
-            held = Held(holdings(tx, plan.account), {})
+            # what other plans and requests are about to close is not ours to close a second time
+            held = Held(holdings(tx, plan.account), not_sent(tx, plan.account, phase))
             for item in plans.items(tx, plan.plan_id, phase):
                 if item.status is not ItemStatus.PENDING:
                     continue
@@ -206,10 +210,10 @@ class PlanSteps:
         waiting, delayed = 0, None
         with run.transaction() as tx:
             plan = _plan(tx, run)
-            for item in plans.items(tx, plan.plan_id, phase):
-                if not item.filled_qty:
-                    continue
-                leg = leg_of(plan, item)
+            items = [i for i in plans.items(tx, plan.plan_id, phase) if i.decision_hash]
+            found = outcomes(tx, [str(item.decision_hash) for item in items])
+            for item in items:  # by the ledger of now: a fill may come after its order's end (P6)
+                leg = leg_of(plan, item, found[str(item.decision_hash)].filled_qty)
                 try:
                     how_far = undo(tx, leg, rounds=run.failures + 1, source=ACTOR, clock=run.now)
                 except StepDelayed as error:  # the others go on

@@ -136,7 +136,7 @@ def size(
     amount = item.trade_amount
     if item.phase is Side.BUY:
         amount = item.funded_amount or ZERO
-        if amount < plan.minimum:
+        if not amount or amount < plan.minimum:
             return ItemStatus.SKIPPED, ItemReason.NOT_FUNDED
     qty = shares(amount, px, plan.sizing, item.symbol)
     if item.whole and amount >= item.trade_amount:

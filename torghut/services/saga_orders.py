@@ -83,17 +83,18 @@ def cancel_open(
     reason: str,
     now: datetime,
 ) -> int:
-    """Ask for a cancel of every decision that is not settled and has none under way; how many.
+    """Ask for a cancel of every decision that is live and has none under way; how many. One that
+    only waits for its fills has nothing to cancel, however long they take.
 
     `key` begins the request keys; asking again when a cancel was refused is a further request.
     """
-    unsettled = {one.decision_id: one for one in found if not one.settled}
-    if not unsettled:
+    live = {one.decision_id: one for one in found if one.live}
+    if not live:
         return 0
-    under_way = order_outcomes.being_canceled(tx, list(unsettled))
+    under_way = order_outcomes.being_canceled(tx, list(live))
     actions = [
         NewAction(operation=Operation.CANCEL, decision_id=id_, target=one.decision_hash)
-        for id_, one in unsettled.items()
+        for id_, one in live.items()
         if id_ not in under_way
     ]
     if not actions:

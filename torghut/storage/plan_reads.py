@@ -18,6 +18,12 @@ _SAGA = """s.saga_id AS id, s.kind, s.account, s.saga_key, s.status, s.failure, 
   (SELECT coalesce(sum(t.undo_failures), 0) FROM saga_steps t
    WHERE t.saga_id = s.saga_id)::integer AS undo_failures"""
 
+# an item's fills by the ledger of now: one may be booked after the item's end (P6)
+_BOOKED = """LEFT JOIN LATERAL (
+    SELECT sum(l.last_qty) AS qty, sum(l.last_qty * l.last_px) AS worth FROM trade_decisions d
+    JOIN executions e USING (decision_id) JOIN fills l USING (execution_id)
+    WHERE d.decision_hash = i.decision_hash) booked ON true"""
+
 
 def plans(tx: Connection, filters: Filters) -> list[dict[str, Any]]:
     """Plans, newest first; of the filters status, strategy, account, since, limit, before."""
@@ -53,17 +59,19 @@ def plan(tx: Connection, plan_id: int) -> dict[str, Any] | None:
 
 def statistics(tx: Connection, plan_id: int) -> dict[str, dict[str, Any]]:
     """Phase → placed, succeeded, skipped, failed, duplicates (counts), trade_value (what its
-    booked fills came to). A fold of the items, and so the same after any crash."""
+    booked fills came to, those that came after an item's end included). A fold of the items and
+    of the fill ledger, and so the same after any crash."""
     rows = tx.execute(
-        text("""SELECT n.phase,
+        text(f"""SELECT n.phase,
           count(i.decision_hash) AS placed,
           count(*) FILTER (WHERE i.status = 'succeeded') AS succeeded,
           count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
           count(*) FILTER (WHERE i.status = 'failed') AS failed,
           count(*) FILTER (WHERE i.status = 'duplicate') AS duplicates,
-          coalesce(sum(i.filled_value), 0) AS trade_value
+          coalesce(sum(booked.worth), 0) AS trade_value
         FROM unnest(CAST(:phases AS text[])) AS n (phase)
         LEFT JOIN plan_items i ON i.plan_id = :id AND i.phase = n.phase
+        {_BOOKED}
         GROUP BY n.phase"""),
         {"id": plan_id, "phases": [side.value for side in Side]},
     )
@@ -106,15 +114,17 @@ def saga(tx: Connection, saga_id: int) -> dict[str, Any] | None:
 def _items(tx: Connection, plan_id: int) -> list[dict[str, Any]]:
     """In their order; a duplicate shows what became of the first."""
     rows = tx.execute(
-        text("""SELECT i.position, i.phase AS action, i.symbol, i.trade_amount, i.duplicate_of,
+        text(f"""SELECT i.position, i.phase AS action, i.symbol, i.trade_amount, i.duplicate_of,
           i.status, coalesce(f.reason, i.reason) AS reason, coalesce(f.detail, i.detail) AS detail,
           coalesce(f.funded_amount, i.funded_amount) AS funded_amount,
           coalesce(f.reference_px, i.reference_px) AS reference_px, coalesce(f.qty, i.qty) AS qty,
           coalesce(f.decision_hash, i.decision_hash) AS decision_hash,
-          i.filled_qty, i.filled_value, f.status AS first_status,
+          coalesce(booked.qty, 0) AS filled_qty, coalesce(booked.worth, 0) AS filled_value,
+          f.status AS first_status,
           coalesce(f.settled_at, i.settled_at) AS settled_at
         FROM plan_items i
         LEFT JOIN plan_items f ON f.plan_id = i.plan_id AND f.position = i.duplicate_of
+        {_BOOKED}
         WHERE i.plan_id = :id ORDER BY i.position"""),
         {"id": plan_id},
     )
