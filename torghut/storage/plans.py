@@ -17,7 +17,7 @@ from torghut.domain.plans import ItemStatus, OnFailure, PlanItem, PlanStatus, Si
 _COLUMNS = """plan_id, account, correlation_id, strategy, event_ts, expires_at, payload, digest,
   status, proceeds, budget"""
 _ITEM = """position, phase, symbol, trade_amount, whole, status, reason, funded_amount, qty,
-  decision_hash, filled_qty, filled_value"""
+  decision_hash, filled_value"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,6 @@ class ItemRow:
     funded_amount: Decimal | None
     qty: Decimal | None
     decision_hash: str | None
-    filled_qty: Decimal
     filled_value: Decimal
 
 
