@@ -132,6 +132,17 @@ def test_shares_are_rounded_down(
     assert of(plan, "reason") == [None if qty else "no_whole_share"]
 
 
+@pytest.mark.parametrize("sizing", ["whole", "fractional"])
+def test_an_absurd_amount_is_denied_and_holds_up_no_other(planning: Planning, sizing: str) -> None:
+    """More shares than a decision can have."""
+    planning.quote("SPY", "0.01")
+    absurd = ("buy", "SPY", "9000000000000000000")
+    plan = planning.finish(planning.send(("buy", "QQQ", "100"), absurd, sizing=sizing).plan_id)
+    assert plan["status"] == "completed"
+    assert of(plan, "status") == ["succeeded", "failed"]
+    assert planning.rig.posts() == 1
+
+
 def test_weights_become_items_once(planning: Planning) -> None:
     """Of the equity, to the cent; 0 sells all there is, what is not named is left alone."""
     planning.hold(("AAPL", "20"), ("MSFT", "10"), ("QQQ", "5"))

@@ -44,6 +44,7 @@ ZERO = Decimal(0)
 WHOLE = Decimal(1)
 FRACTION = Decimal("0.000000001")
 CENT = Decimal("0.01")
+SHARES_MAX = Decimal(10) ** 18
 
 _FIELDS = frozenset(
     {
@@ -232,9 +233,13 @@ def item_of_target(
 
 
 def shares(amount: Decimal, px: Decimal, sizing: Sizing, symbol: str) -> Decimal:
-    """How many shares an amount is worth at a price, rounded down; coins always in fractions."""
+    """How many shares an amount is worth at a price, rounded down; coins always in fractions.
+
+    At most SHARES_MAX: more than any risk allows, and still a number that a decision can have, so
+    that one absurd item is denied by itself and holds up no other.
+    """
     step = FRACTION if sizing is Sizing.FRACTIONAL or is_crypto(symbol) else WHOLE
-    return (amount / px).quantize(step, ROUND_DOWN)
+    return min(amount / px, SHARES_MAX).quantize(step, ROUND_DOWN)
 
 
 def own_cash(items: Iterable[PlanItem]) -> Decimal:
