@@ -132,3 +132,29 @@ def test_a_signal_without_an_end_gets_one(rig: Rig) -> None:
     Inbox(("paper",), rig.database, ttl=timedelta(days=1), wake=lambda _: None).run_once(rig.time())
     rig.execute()
     assert rig.count("trade_decisions", "status = 'expired'") == 1
+
+
+def test_only_the_row_that_cannot_be_stored_is_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was inserted before it may be committed only now, and then is the oldest."""
+    store = intake.store
+    good, poison = decision_json(intent="good"), decision_json(intent="poison")
+
+    def poisoned(tx: Any, decisions: Any, **named: Any) -> Any:
+        if any(one.intent == "poison" for one in decisions):
+            rig.sql(
+                """INSERT INTO decision_inbox (inbox_id, account, body)
+                OVERRIDING SYSTEM VALUE VALUES (0, 'paper', :body) ON CONFLICT DO NOTHING""",
+                body=json.dumps(good),
+            )
+            tx.execute(text("SELECT 1 / 0"))
+        return store(tx, decisions, **named)
+
+    monkeypatch.setattr(intake, "store", poisoned)
+    insert(rig, poison)
+    inbox = taking(rig)
+    inbox._limit = 1  # as after a batch that failed
+    for _ in range(3):
+        inbox.run_once(rig.time())
+    assert [row[0] for row in answers(rig)] == ["created", "invalid"]

@@ -59,7 +59,9 @@ class Inbox:
             if self._limit > 1:
                 self._limit = 1
                 return {"failed": 1}
-            answers = self._refuse_first(type(error.orig).__name__, now)
+            if not rows:
+                raise
+            answers = self._refuse(rows, type(error.orig).__name__, now)
         if len(answers) < self._limit:
             self._limit = BATCH_MAX
         for one in answers:
@@ -95,11 +97,11 @@ class Inbox:
         except InvalidDecision as error:
             return str(error)[: batch.ERROR_LENGTH_MAX]
 
-    def _refuse_first(self, error: str, now: datetime) -> list[InboxAnswer]:
+    def _refuse(self, rows: Sequence[InboxRow], error: str, now: datetime) -> list[InboxAnswer]:
+        """That very row: another one may be the oldest by now."""
+        said = f"cannot be stored: {error}"
+        answers = [InboxAnswer(row.inbox_id, batch.INVALID, None, said) for row in rows]
         with self._database.transaction() as tx:
-            rows = inbox.take(tx, self._accounts, limit=1)
-            said = f"cannot be stored: {error}"
-            answers = [InboxAnswer(row.inbox_id, batch.INVALID, None, said) for row in rows]
             inbox.answer(tx, answers, now=now)
         log.error("a row of the inbox cannot be stored", error=error)
         return answers
