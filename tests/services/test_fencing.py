@@ -6,9 +6,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
+from sqlalchemy import event
 
-from tests.services.rig import Rig
+from tests.services.rig import ACCOUNT, Rig
 from torghut import reconciling
+from torghut.storage import leases
 from torghut.storage.leases import LeaseLost
 
 MakeRig = Callable[..., Rig]
@@ -110,6 +112,25 @@ def test_a_lease_about_to_run_out_claims_nothing(rig: Rig) -> None:
         rig.execute(1)
     assert rig.status(first)[0] == "submitted"
     assert rig.status(second)[0] == "planned"
+
+
+def test_a_lease_that_becomes_free_during_a_take_over_waits_for_who_writes_under_it(
+    rig: Rig,
+) -> None:
+    """Released between the look and the taking, while a transaction is fenced under it."""
+    with rig.database.transaction() as writing:
+        leases.fence(writing, rig.lease)
+        with rig.database.transaction() as tx:
+
+            def release(*_: object) -> None:
+                with rig.database.transaction() as other:
+                    leases.release(other, rig.lease)
+
+            event.listen(tx, "after_cursor_execute", release, once=True)
+            assert leases.acquire(tx, ACCOUNT, "the next", ttl_s=600) is None
+    with rig.database.transaction() as tx:
+        taken = leases.acquire(tx, ACCOUNT, "the next", ttl_s=600)
+    assert taken is not None and taken.fencing_token == rig.lease.fencing_token + 1
 
 
 @pytest.mark.parametrize("sent", [True, False])
