@@ -133,6 +133,23 @@ def test_a_lease_that_becomes_free_during_a_take_over_waits_for_who_writes_under
     assert taken is not None and taken.fencing_token == rig.lease.fencing_token + 1
 
 
+def test_what_no_thread_is_to_be_had_for_is_swept(rig: Rig) -> None:
+    """It would stand `submitting` for as long as the process lives."""
+    hashes = rig.send_many(2)
+
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    rig.executor._pool.submit = none  # type: ignore[method-assign,assignment]
+    with pytest.raises(RuntimeError):
+        rig.execute(1)
+    del rig.executor._pool.submit
+    assert rig.executor.in_flight == 0
+    rig.drive(hashes, step_s=6)
+    assert {rig.status(hash_)[0] for hash_ in hashes} == {"submitted"}
+    assert [rig.posts(hash_) for hash_ in hashes] == [1, 1]
+
+
 @pytest.mark.parametrize("sent", [True, False])
 def test_orphans_are_swept_and_settled_by_asking(rig: Rig, sent: bool) -> None:
     """`submitting` whose writer died (story 2, 41): never posted on, asked for first."""
