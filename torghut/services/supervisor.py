@@ -93,7 +93,7 @@ class Supervisor:
         self._leaving_since: float | None = None
         self._stay_until = 0.0
         self._passes = 0
-        self._executing = False
+        self._claiming = False
         self._lock = threading.Lock()
         self.refused: ConfigError | None = None
         self.cleared = first_check is None
@@ -318,7 +318,7 @@ class Supervisor:
     @property
     def _submitting(self) -> bool:
         """Something is under way at the broker, or a pass may be about to claim it."""
-        return self._executing or (self._executor is not None and self._executor.in_flight > 0)
+        return self._claiming or (self._executor is not None and self._executor.in_flight > 0)
 
     def _run_executor(self, now: datetime) -> Mapping[str, int]:
         lease = self._working_lease()
@@ -328,11 +328,11 @@ class Supervisor:
             if self._lease is None:  # given up since
                 return {}
             claiming = not self._draining.is_set() and self._leaving_since is None
-            self._executing = True
+            self._claiming = claiming
         try:
             counts = self._executor.run_once(lease, now, claiming=claiming)
         finally:
-            self._executing = False
+            self._claiming = False
         if counts.get("claimed") or counts.get("recorded"):
             self._executor_loop.wake()  # there may be more
         if self._leaving_since is not None:
