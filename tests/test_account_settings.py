@@ -215,6 +215,7 @@ _STRATEGY = "[strategies.s]\nclass = 'a:B'\nschedule = '* * * * *'\nsymbols = ['
         (TWO.replace("apca_api_key_id = \"kb\"", f"apca_api_key_id_file = '/{CANARY}'"),
          "apca_api_key_id_file names a file that cannot be read"),
         (TWO.replace("apca_api_secret_key = \"sb\"", ""), "[accounts.beta] apca_api_secret_key"),
+        (TWO.replace('"kb"', '"ka"'), "alpha and beta have the same apca_api_key_id"),
         ("account = 'gamma'\n" + TWO, "TORGHUT_ACCOUNT"),
         (TWO + "[risk.account.gamma]\nmax_order_qty = 1\n", "[risk.account.gamma]"),
         (TWO + _STRATEGY, "[strategies.s] account"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -90,11 +90,31 @@ def broker_url(value: str | None) -> str | None:
     return value
 
 
-def check_labels(labels: Iterable[str]) -> None:
-    """Refuse labels that cannot be told apart where case and signs are lost, as in the environment.
+def check_tables(tables: Mapping[str, AccountTable]) -> None:
+    """Refuse labels that cannot be told apart, and two tables for one account of the broker: each
+    would count its own orders alone against the limits, and take the other's for strangers'.
 
     Raises ValueError.
     """
+    _check_labels(tables)
+    seen: dict[tuple[object, ...], str] = {}
+    for label, table in tables.items():
+        own: list[tuple[object, ...]] = []
+        if table.apca_api_key_id is not None:
+            key = table.apca_api_key_id.get_secret_value()
+            own.append(("apca_api_key_id", key, table.apca_api_base_url))
+        if table.live_account_number:
+            own.append(("live_account_number", table.live_account_number))
+        for one in own:
+            other = seen.setdefault(one, label)
+            if other != label:
+                raise ValueError(
+                    f"{other} and {label} have the same {one[0]}: one account, one table"
+                )
+
+
+def _check_labels(labels: Iterable[str]) -> None:
+    """They must stay apart where case and signs are lost, as in the environment."""
     seen: dict[str, str] = {}
     for label in labels:
         if not LABEL.fullmatch(label):

@@ -35,7 +35,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from torghut.account_settings import OWN, AccountTable, broker_url, check_labels
+from torghut.account_settings import OWN, AccountTable, broker_url, check_tables
 from torghut.config_errors import config_error
 from torghut.domain.access import Credential, setting_credential
 from torghut.domain.discrepancies import DiscrepancyKind
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     @field_validator("accounts")
     @classmethod
     def _labels(cls, value: Mapping[str, AccountTable]) -> Mapping[str, AccountTable]:
-        check_labels(value)
+        check_tables(value)
         return value
 
     @classmethod

@@ -219,7 +219,13 @@ class Rig:
         return OrderDesk(
             ACCOUNT,
             self.database,
-            OrderCaller(self.broker, self.budget, self.time, owns=lambda _token: True),
+            OrderCaller(
+                self.broker,
+                self.budget,
+                self.time,
+                state=partial(operator.states_now, self.database, ACCOUNT),
+                owns=lambda _token: True,
+            ),
             IntentWriter(ACCOUNT, self.policy, self.settings),
             self._facts(),
             self.budget,

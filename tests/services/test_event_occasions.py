@@ -92,6 +92,28 @@ def test_an_end_that_the_executor_learns(
     ]
 
 
+def test_of_a_batch_that_one_order_spoils_each_end_is_reported_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their booking is given up and done again one by one; what cannot be stored is in doubt."""
+    submit = rig.placer._broker.submit
+
+    def ended(order: Any, client_order_id: str) -> Any:
+        answer = submit(order, client_order_id)
+        amount = Decimal(10) ** 30 if order.symbol == "MSFT" else None
+        seen = replace(answer.order, status="canceled", limit_price=amount)
+        return replace(answer, order=seen)
+
+    monkeypatch.setattr(rig.placer._broker, "submit", ended)
+    first, spoilt, last = (rig.send(**{**RESTING, "symbol": s}) for s in ("AAPL", "MSFT", "SPY"))
+    rig.execute()
+    for hash_ in (first, last):
+        assert orders(rig, hash_)[1:] == ["order.submitted", "order.canceled"]
+    assert orders(rig, spoilt)[1:] == ["order.in_doubt"]
+    assert rig.count("executions") == rig.count("execution_events") == 2
+    assert [kind for kind, _ in rig.discrepancies()] == ["cannot_be_booked"]
+
+
 def test_control_reported_at_once_the_order_would_be_turned_around(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from tests.services.rig import Rig, eventually
+from tests.services.rig import Inline, Rig, eventually
 from tests.services.test_reconciler import Scripted
 from torghut.domain.errors import DatabaseUnavailable
 from torghut.domain.order_actions import OPERATOR
 from torghut.domain.sessions import MarketClock
 from torghut.ports import RateState
 from torghut.services import operator
+from torghut.services.placing import WAITED_MAX_S
 from torghut.services.session_gate import SessionGate, SessionPolicies
 from torghut.storage import decisions
+from torghut.storage.leases import LeaseLost
 
 SATURDAY = datetime(2026, 1, 10, 15, 0, tzinfo=UTC)
 MONDAY_OPEN = datetime(2026, 1, 12, 14, 30, tzinfo=UTC)
@@ -379,7 +383,59 @@ def test_no_more_posts_a_minute_than_allowed(
     assert rig.open(hashes) > 0
 
 
+def test_a_claim_that_fails_uses_nothing_of_the_budget(rig: Rig) -> None:
+    """With calls that took a moment lately hundreds are taken ahead: lost, the next minute's."""
+    rig.broker.rate_state = RateState  # type: ignore[method-assign]  # it names no limit
+    rig.executor._call_s = 0.001
+    rig.send()
+    left, stale = rig.budget.left, rig.lease
+    rig.take_lease("the next")
+    with pytest.raises(LeaseLost):
+        rig.executor.run_once(stale, rig.time())
+    assert rig.budget.left > left - 10  # what was asked of the broker
+
+
 # ---------------------------------------------------------------------- outcomes that wait
+
+
+class Held(Inline):
+    """Callers that are all busy until `go`."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.waiting.append(partial(fn, *args, **kwargs))
+        return Future()
+
+    def go(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            call()
+
+
+@pytest.mark.parametrize(("waited_s", "posts"), [(WAITED_MAX_S + 1, 0), (1, 1)])
+def test_what_waits_for_a_caller_for_long_is_judged_anew(
+    make_rig: MakeRig, waited_s: float, posts: int
+) -> None:
+    """A broker that was quick is slow all at once: what was claimed ahead is not sent minutes
+    later, by the quote and the limits of then. The control: one that waited a moment is sent."""
+    held = Held()
+    rig = make_rig(pool=held)
+    hash_ = rig.send()
+    rig.execute(1)
+    rig.time.pass_s(waited_s)
+    held.go()
+    assert rig.posts(hash_) == posts
+    verdicts = rig.count("risk_verdicts")
+    for _ in range(2):
+        rig.execute(1)
+        rig.time.pass_s(5)
+    held.go()
+    rig.execute(1)
+    assert rig.status(hash_)[0] == "submitted"
+    assert rig.posts(hash_) == 1
+    assert rig.count("risk_verdicts") == verdicts + (not posts)
 
 
 def test_an_outcome_waits_for_the_database(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

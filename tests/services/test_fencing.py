@@ -6,9 +6,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
+from sqlalchemy import event
 
-from tests.services.rig import Rig
+from tests.services.rig import ACCOUNT, Rig
 from torghut import reconciling
+from torghut.storage import leases
 from torghut.storage.leases import LeaseLost
 
 MakeRig = Callable[..., Rig]
@@ -110,6 +112,42 @@ def test_a_lease_about_to_run_out_claims_nothing(rig: Rig) -> None:
         rig.execute(1)
     assert rig.status(first)[0] == "submitted"
     assert rig.status(second)[0] == "planned"
+
+
+def test_a_lease_that_becomes_free_during_a_take_over_waits_for_who_writes_under_it(
+    rig: Rig,
+) -> None:
+    """Released between the look and the taking, while a transaction is fenced under it."""
+    with rig.database.transaction() as writing:
+        leases.fence(writing, rig.lease)
+        with rig.database.transaction() as tx:
+
+            def release(*_: object) -> None:
+                with rig.database.transaction() as other:
+                    leases.release(other, rig.lease)
+
+            event.listen(tx, "after_cursor_execute", release, once=True)
+            assert leases.acquire(tx, ACCOUNT, "the next", ttl_s=600) is None
+    with rig.database.transaction() as tx:
+        taken = leases.acquire(tx, ACCOUNT, "the next", ttl_s=600)
+    assert taken is not None and taken.fencing_token == rig.lease.fencing_token + 1
+
+
+def test_what_no_thread_is_to_be_had_for_is_swept(rig: Rig) -> None:
+    """It would stand `submitting` for as long as the process lives."""
+    hashes = rig.send_many(2)
+
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    rig.executor._pool.submit = none  # type: ignore[method-assign,assignment]
+    with pytest.raises(RuntimeError):
+        rig.execute(1)
+    del rig.executor._pool.submit
+    assert rig.executor.in_flight == 0
+    rig.drive(hashes, step_s=6)
+    assert {rig.status(hash_)[0] for hash_ in hashes} == {"submitted"}
+    assert [rig.posts(hash_) for hash_ in hashes] == [1, 1]
 
 
 @pytest.mark.parametrize("sent", [True, False])

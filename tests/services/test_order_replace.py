@@ -215,6 +215,28 @@ def test_trading_states(state: str, changes: Any, end: Any, rig: Rig) -> None:
     assert rig.finish(asked) == [end]
 
 
+@pytest.mark.parametrize(("halted", "sent"), [(True, 0), (False, 1)])
+def test_none_leaves_after_a_halt_is_acknowledged(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, halted: bool, sent: int
+) -> None:
+    """Trading is halted while the call waits for the rate budget; the control: it is not."""
+    hash_ = resting(rig)
+    wait_for_one = rig.budget.wait_for_one
+
+    def wait(timeout_s: float, *, background: bool = False) -> bool:
+        if halted and rig.sql("SELECT 1 FROM order_actions WHERE status = 'sending'"):
+            rig.sql("UPDATE trading_states SET state = 'halted' WHERE scope = 'global'")
+        return wait_for_one(timeout_s, background=background)
+
+    monkeypatch.setattr(rig.budget, "wait_for_one", wait)
+    asked = order_requests.replace(rig.database, hash_, {"qty": "4"}, rig.asker())
+    end = ("refused", "denied_by_risk") if halted else ("done", "order_replaced")
+    assert rig.finish(asked) == [end]
+    assert patches(rig) == sent
+    cancel = order_requests.cancel(rig.database, hash_, rig.asker("c"))
+    assert rig.finish(cancel) == [("done", "order_canceled")]  # always possible (P11)
+
+
 def test_risk_counts_a_replacement_in_doubt(make_rig: MakeRig) -> None:
     """P7: while it is not known whether the larger order stands, it counts."""
     rig = make_rig(absence_grace_s=600)

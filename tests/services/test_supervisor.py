@@ -144,6 +144,19 @@ def test_stopping_finishes_what_is_in_flight(rig: Rig, start: Start) -> None:
     assert owner(rig) is None
 
 
+def test_stopping_in_the_middle_of_a_claim_finishes_what_it_claims(rig: Rig, start: Start) -> None:
+    """Nothing is in flight yet when the end begins: the pass is asking for a quote."""
+    daemon = start(broker_timeout_s=10, reconcile_interval_s=60)
+    assert daemon.wait_owner(60)
+    rig.fault("slow", "quotes", delay_s=1.5)
+    (answer,) = daemon.desk.accept([decision()], source="test")
+    eventually(lambda: rig.control("GET", "/requests")["routes"].get("quotes"))
+    assert rig.status(answer.decision_hash)[0] == "planned"
+    daemon.stop()
+    assert rig.status(answer.decision_hash)[0] in ("submitted", "closed")
+    assert owner(rig) is None
+
+
 def test_a_lease_that_was_taken_away_is_noticed(rig: Rig, start: Start) -> None:
     daemon = start()
     assert daemon.wait_owner(5)

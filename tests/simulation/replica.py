@@ -190,7 +190,13 @@ class Replica:
         self.desk = OrderDesk(
             account,
             database,
-            OrderCaller(broker, budget, self.clock, owns=self.supervisor.owns),
+            OrderCaller(
+                broker,
+                budget,
+                self.clock,
+                state=partial(operator.states_now, database, account),
+                owns=self.supervisor.owns,
+            ),
             IntentWriter(account, policy, settings),
             self._facts(),
             budget,

@@ -211,6 +211,7 @@ class Claimer:
                 check_first=row.attempts > 0,
                 fencing_token=lease.fencing_token,
                 state=states.of(row.strategy)[0],
+                claimed_at=now,
             )
             for row in rows
         ]

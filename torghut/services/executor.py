@@ -171,16 +171,17 @@ class Executor:
         tokens = self._budget.for_orders(free)
         if not tokens:
             self._say_starved(now)
-        outside = self._look_outside(symbols, now)
         claims: list[Claim] = []
         counts: dict[str, int] = {}
-        if tokens:
-            limit = LOOK_MAX if self._flooded else tokens
-            claims, counts = self._claim(lease, outside, limit=limit, room=tokens)
-            self._flooded = not claims and counts["claimed"] >= limit
-        self._budget.give_back(tokens - len(claims))
-        for claim in claims:
-            self._pool.submit(self._place_one, claim)
+        try:
+            outside = self._look_outside(symbols, now)
+            if tokens:
+                limit = LOOK_MAX if self._flooded else tokens
+                claims, counts = self._claim(lease, outside, limit=limit, room=tokens)
+                self._flooded = not claims and counts["claimed"] >= limit
+        finally:  # a claim that failed has used none
+            self._budget.give_back(tokens - len(claims))
+        self._call(claims)
         return counts
 
     def _room(self) -> int:
@@ -237,6 +238,15 @@ class Executor:
         return claims, {"claimed": seen, "submitting": len(claims)}
 
     # ------------------------------------------------------------------ 3 place
+
+    def _call(self, claims: list[Claim]) -> None:
+        for place, claim in enumerate(claims):
+            try:
+                self._pool.submit(self._place_one, claim)
+            except RuntimeError:  # no thread to be had: the rest is nobody's, and swept
+                for left in claims[place:]:
+                    self._in_flight.pop(left.row.decision_id, None)
+                raise
 
     def _place_one(self, claim: Claim) -> None:
         """On a pool thread; always leaves an outcome."""

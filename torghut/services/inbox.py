@@ -4,8 +4,8 @@
 
 Decision and answer are one commit, so a process that dies in between leaves a row without an answer
 and no decision. Any daemon of the account takes rows; none waits for another. A row that cannot be
-stored does not hold up the others: where a batch fails, its rows are taken one by one, and the one
-that fails alone is `invalid` (story 28).
+stored does not hold up the others: where a batch fails, its rows are taken one by one at once, and
+the one that fails alone is `invalid` (story 28).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from torghut.storage.rows import IntakeResult
 SOURCE = "inbox"
 BATCH_MAX = 200
 
+Taken = tuple[list[InboxRow], list[InboxAnswer]]
+
 log = structlog.get_logger(__name__)
 
 
@@ -46,29 +48,44 @@ class Inbox:
         self._database = database
         self._ttl = ttl
         self._wake = wake
-        self._limit = BATCH_MAX
 
     def run_once(self, now: datetime) -> dict[str, int]:
         """One batch; returns how many rows had which answer."""
-        rows: list[InboxRow] = []
         try:
-            with self._database.transaction() as tx:
-                rows = inbox.take(tx, self._accounts, limit=self._limit)
-                answers = self._answers(tx, rows, now) if rows else []
-        except (DataError, IntegrityError) as error:
-            if self._limit > 1:
-                self._limit = 1
-                return {"failed": 1}
-            answers = self._refuse(rows, type(error.orig).__name__, now)
-            self._limit = BATCH_MAX  # it was this one: those behind it wait no longer
-        if len(answers) < self._limit:
-            self._limit = BATCH_MAX
+            rows, answers = self._take(now, BATCH_MAX)
+        except (DataError, IntegrityError):
+            rows, answers = self._one_by_one(now)
         for one in answers:
             batch.counted(one.result)
         counts = {result: sum(one.result == result for one in answers) for result in RESULTS}
         if counts[IntakeResult.CREATED]:
             self._wake({row.account for row in rows})
         return counts
+
+    def _take(self, now: datetime, limit: int) -> Taken:
+        with self._database.transaction() as tx:
+            rows = inbox.take(tx, self._accounts, limit=limit)
+            return rows, self._answers(tx, rows, now) if rows else []
+
+    def _one_by_one(self, now: datetime) -> Taken:
+        """After a batch that failed: up to the row that fails alone, and is refused."""
+        rows: list[InboxRow] = []
+        answers: list[InboxAnswer] = []
+        while len(rows) < BATCH_MAX:
+            found: list[InboxRow] = []
+            try:
+                with self._database.transaction() as tx:
+                    found = inbox.take(tx, self._accounts, limit=1)
+                    said = self._answers(tx, found, now) if found else []
+            except (DataError, IntegrityError) as error:
+                if not found:
+                    raise
+                return rows + found, answers + self._refuse(found, type(error.orig).__name__, now)
+            if not found:
+                break
+            rows += found
+            answers += said
+        return rows, answers
 
     def _answers(
         self, tx: Connection, rows: Sequence[InboxRow], now: datetime
@@ -97,8 +114,7 @@ class Inbox:
             return str(error)[: batch.ERROR_LENGTH_MAX]
 
     def _refuse(self, rows: Sequence[InboxRow], error: str, now: datetime) -> list[InboxAnswer]:
-        """The very row that failed: another daemon may hold it meanwhile, or have refused it, and
-        the one that is first then is another one."""
+        """That very row: another one may be the oldest by now."""
         said = f"cannot be stored: {error}"
         answers = [InboxAnswer(row.inbox_id, batch.INVALID, None, said) for row in rows]
         with self._database.transaction() as tx:

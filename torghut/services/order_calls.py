@@ -2,7 +2,8 @@
 
 ```
 cancel    DELETE ─ refused ─▶ look at the order          later: look at the order
-replace   PATCH ─ taken ────▶ look at the old order      later: look at the old order, then ask
+replace   halted since: no PATCH; it is judged anew
+          PATCH ─ taken ────▶ look at the old order      later: look at the old order, then ask
                 └ not clear ▶ the same                          for the new client_order_id
 ```
 
@@ -18,13 +19,15 @@ from dataclasses import dataclass, replace
 import structlog
 
 from torghut.clock import Clock
-from torghut.domain.errors import BrokerRefused, BrokerUnavailable
+from torghut.domain.errors import BrokerRefused, BrokerUnavailable, DatabaseUnavailable
+from torghut.domain.exposure import TradingState
 from torghut.domain.order_actions import Operation, Seen, seen
 from torghut.domain.orders import Order
 from torghut.domain.submission import Proof
 from torghut.ports import Answer, Broker, Outcome
 from torghut.recovery_points import RecoveryPoint, reached
 from torghut.services.rate_budget import RateBudget
+from torghut.storage.control import TradingStates, stricter
 from torghut.storage.order_actions import ActionRow
 
 BUDGET_WAIT_S = 5.0
@@ -34,11 +37,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to do for one action: call (its row is `sending`) with `changes`, or only look."""
+    """What to do for one action: call (its row is `sending`) with `changes`, or only look.
+
+    `judged` is the strategy of a replacement, and the trading state under which it was judged.
+    """
 
     row: ActionRow
     call: bool
     changes: Mapping[str, object] | None = None
+    judged: tuple[str, TradingState] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +63,23 @@ class Acted:
 
 
 class OrderCaller:
-    """Makes the calls; thread-safe. `owns` says whether the account is ours under a token."""
+    """Makes the calls; thread-safe. `state` reads the trading states: a replacement does not leave
+    when they have become stricter since it was judged, or cannot be read. `owns` says whether the
+    account is ours under a token."""
 
     def __init__(
-        self, broker: Broker, budget: RateBudget, clock: Clock, *, owns: Callable[[int], bool]
+        self,
+        broker: Broker,
+        budget: RateBudget,
+        clock: Clock,
+        *,
+        state: Callable[[], TradingStates],
+        owns: Callable[[int], bool],
     ) -> None:
         self._broker = broker
         self._budget = budget
         self._clock = clock
+        self._state = state
         self._owns = owns
 
     def act(self, task: Task) -> Acted:
@@ -80,8 +96,9 @@ class OrderCaller:
         if not task.call:
             return self._look(Acted(row=task.row))
         row = task.row
-        if not self._owns(row.fencing_token) or not self._budget.wait_for_one(BUDGET_WAIT_S):
-            message = "not sent: our lease was over, or the rate budget left no room"
+        held = self._held_back(task)
+        if held is not None:
+            message = f"not sent: {held}"
             answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
             return Acted(row=row, proof=Proof.NOT_SENT, answer=answer, message=message)
         # from here on nothing of ours can stop the call: a cancel may come twice, a replacement
@@ -104,6 +121,20 @@ class OrderCaller:
                 new_order_id=answer.order.broker_order_id,
             )
         return self._look(acted)
+
+    def _held_back(self, task: Task) -> str | None:
+        """Why the call must not be made after all; the lease last: the other looks take time."""
+        if not self._budget.wait_for_one(BUDGET_WAIT_S):
+            return "the rate budget left no room"
+        if task.judged is not None:
+            strategy, judged_under = task.judged
+            try:
+                state, _ = self._state().of(strategy)
+            except DatabaseUnavailable as error:
+                return f"the trading state could not be read: {error}"
+            if stricter(state, judged_under):
+                return f"trading became {state} when it came to sending"
+        return None if self._owns(task.row.fencing_token) else "our lease was over"
 
     def _send(self, task: Task) -> Answer:
         row = task.row

@@ -239,7 +239,10 @@ class IntentWriter:
                 ), ""
             if verdict.deny_reason is not None:
                 return _denied(verdict.deny_reason, "")
-        return self._send(tx, row, order.broker_order_id, wanted.qty, changes, lease, now)
+        sending = self._send(tx, row, order.broker_order_id, wanted.qty, changes, lease, now)
+        if not isinstance(sending, Task):
+            return sending
+        return replace(sending, judged=(decision.strategy, state[0]))
 
     def _send(
         self,

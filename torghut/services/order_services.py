@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from torghut.clock import Clock
 from torghut.config import Settings
 from torghut.ports import Broker
+from torghut.services import operator
 from torghut.services.flattening import Flattener
 from torghut.services.limit_reload import PolicyInForce
 from torghut.services.order_calls import OrderCaller
@@ -19,6 +21,7 @@ from torghut.services.pulse import REST_S
 from torghut.services.questions import Questions
 from torghut.services.rate_budget import RateBudget
 from torghut.services.reconciler import Reconciler
+from torghut.services.shared_reading import SharedReading
 from torghut.services.stuck_orders import StuckOrders
 from torghut.services.supervisor import Pass, Supervisor
 from torghut.storage.database import Database
@@ -51,7 +54,13 @@ class OrderServices:
         self._desk = OrderDesk(
             account,
             database,
-            OrderCaller(broker, budget, clock, owns=supervisor.owns),
+            OrderCaller(
+                broker,
+                budget,
+                clock,
+                state=SharedReading(partial(operator.states_now, database, account)).get,
+                owns=supervisor.owns,
+            ),
             IntentWriter(account, policy, settings),
             self._facts[0],
             budget,

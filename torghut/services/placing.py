@@ -1,6 +1,7 @@
 """Placing one order: the calls to the broker, with no transaction open (P3).
 
 ```
+waited too long for a caller        no POST: it is judged anew
 just before any POST                trading state, lease, time: over or stricter ─▶ no POST
 first attempt, no execution known   POST
 a repeated attempt                  lookup ─ absent ─▶ POST      found or unanswered ─▶ no POST
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
@@ -32,6 +34,7 @@ from torghut.storage.control import TradingStates, stricter
 from torghut.storage.rows import DecisionRow
 
 LOOKUP_BUDGET_WAIT_S = 5.0
+WAITED_MAX_S = 10.0  # for a caller: the quote and the limits that it was judged by are older then
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +48,7 @@ class Claim:
     check_first: bool
     fencing_token: int
     state: TradingState  # under which it was judged
+    claimed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,11 @@ class Placer:
     def _place(self, claim: Claim) -> Placed:
         row, number = claim.row, claim.attempt_no
         checks: tuple[Asked, ...] = ()
+        waited_s = (self._clock() - claim.claimed_at).total_seconds()
+        if waited_s > WAITED_MAX_S:
+            message = f"not sent: it waited {waited_s:.1f} s for a caller, and is judged anew"
+            answer = Answer(outcome=Outcome.NEVER_LEFT, message=message)
+            return Placed(row, number, Proof.NOT_SENT, answer)
         if claim.check_first:
             check, order = self._check(row, number)
             if check.proof is not Proof.ABSENT:

@@ -93,6 +93,7 @@ class Supervisor:
         self._leaving_since: float | None = None
         self._stay_until = 0.0
         self._passes = 0
+        self._claiming = False
         self._lock = threading.Lock()
         self.refused: ConfigError | None = None
         self.cleared = first_check is None
@@ -200,11 +201,12 @@ class Supervisor:
 
     def stop(self) -> None:
         """Clean shutdown: finish what is in flight, hand the lease over, end. Returns when done."""
-        self._draining.set()
+        with self._lock:
+            self._draining.set()
         if self._live is not None and not self._live.stop():
             log.info("the trade-update stream is left to end by itself")
         deadline = time.monotonic() + SHUTDOWN_S
-        while self._executor and self._executor.in_flight and time.monotonic() < deadline:
+        while self._submitting and time.monotonic() < deadline:
             self._executor_loop.wake()
             self.stopped.wait(0.02)
         for loop in self._loops:
@@ -282,7 +284,7 @@ class Supervisor:
             since = self._leaving_since
             if since is None:
                 return False
-            if not self._passes and not (self._executor and self._executor.in_flight):
+            if not self._passes and not self._submitting:
                 return True
             if time.monotonic() - since > HAND_OVER_S:
                 self._leaving_since, self._stay_until = None, time.monotonic() + STAY_S
@@ -313,12 +315,24 @@ class Supervisor:
 
     # ------------------------------------------------------------------ loops
 
+    @property
+    def _submitting(self) -> bool:
+        """Something is under way at the broker, or a pass may be about to claim it."""
+        return self._claiming or (self._executor is not None and self._executor.in_flight > 0)
+
     def _run_executor(self, now: datetime) -> Mapping[str, int]:
         lease = self._working_lease()
         if lease is None or self._executor is None:
             return {}
-        claiming = not self._draining.is_set() and self._leaving_since is None
-        counts = self._executor.run_once(lease, now, claiming=claiming)
+        with self._lock:
+            if self._lease is None:  # given up since
+                return {}
+            claiming = not self._draining.is_set() and self._leaving_since is None
+            self._claiming = claiming
+        try:
+            counts = self._executor.run_once(lease, now, claiming=claiming)
+        finally:
+            self._claiming = False
         if counts.get("claimed") or counts.get("recorded"):
             self._executor_loop.wake()  # there may be more
         if self._leaving_since is not None:
@@ -336,7 +350,8 @@ class Supervisor:
         def run(now: datetime) -> Mapping[str, int]:
             lease = self._working_lease()
             with self._lock:
-                if lease is None or self._leaving_since is not None:
+                given_up = self._lease is None or self._leaving_since is not None
+                if lease is None or given_up:
                     return {}
                 self._passes += 1
             try:

@@ -18,28 +18,32 @@ class LeaseLost(TorghutError):
     """Another process owns the account now (or the lease ran out): stop writing for it."""
 
 
+_NEW = text("""
+INSERT INTO account_leases (account, owner, fencing_token, acquired_at, renewed_at, expires_at)
+VALUES (:account, :owner, 1, clock_timestamp(), clock_timestamp(),
+  clock_timestamp() + make_interval(secs => :ttl))
+ON CONFLICT (account) DO NOTHING
+RETURNING account, owner, fencing_token, expires_at""")
+
+_NEXT = text("""
+UPDATE account_leases SET owner = :owner, fencing_token = fencing_token + 1,
+  acquired_at = clock_timestamp(), renewed_at = clock_timestamp(),
+  expires_at = clock_timestamp() + make_interval(secs => :ttl)
+WHERE account = :account
+RETURNING account, owner, fencing_token, expires_at""")
+
+
 def acquire(tx: Connection, account: str, owner: str, *, ttl_s: float) -> Lease | None:
     """Take the lease if it is free, released or run out; None if another owner has it."""
+    values = {"account": account, "owner": owner, "ttl": ttl_s}
     # what was fenced under the old token ends first; an update alone would not wait for it
-    tx.execute(
+    free = tx.execute(
         text("""SELECT 1 FROM account_leases WHERE account = :account
         AND (owner IS NULL OR expires_at <= clock_timestamp()) FOR UPDATE"""),
         {"account": account},
-    )
-    row = tx.execute(
-        text("""
-        INSERT INTO account_leases AS l (account, owner, fencing_token, acquired_at, renewed_at,
-          expires_at)
-        VALUES (:account, :owner, 1, clock_timestamp(), clock_timestamp(),
-          clock_timestamp() + make_interval(secs => :ttl))
-        ON CONFLICT (account) DO UPDATE SET owner = excluded.owner,
-          fencing_token = l.fencing_token + 1, acquired_at = clock_timestamp(),
-          renewed_at = clock_timestamp(),
-          expires_at = clock_timestamp() + make_interval(secs => :ttl)
-        WHERE l.owner IS NULL OR l.expires_at <= clock_timestamp()
-        RETURNING account, owner, fencing_token, expires_at"""),
-        {"account": account, "owner": owner, "ttl": ttl_s},
     ).one_or_none()
+    # one that becomes free only now was not waited for: it is taken by the next try
+    row = tx.execute(_NEW if free is None else _NEXT, values).one_or_none()
     return None if row is None else Lease(row.account, row.owner, row.fencing_token, row.expires_at)
 
 
