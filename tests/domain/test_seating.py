@@ -37,8 +37,14 @@ def test_a_difference_of_one_moves_nothing() -> None:
 
 
 def test_a_difference_of_two_moves_one() -> None:
-    move = next_move(replicas(2), {"a0": "r0", "a1": "r0"})
+    move = next_move(replicas(2, 2), {"a0": "r0", "a1": "r0"})
     assert move is not None and (move.giver, move.taker) == ("r0", "r1")
+
+
+def test_what_was_given_away_and_is_not_taken_yet_moves_nothing_more() -> None:
+    """Control: without the free one's turn, two against none would move another."""
+    assert next_move(replicas(2, 3), {"a0": "r0", "a1": "r0"}) is None
+    assert next_move(replicas(2, 2), {"a0": "r0", "a1": "r0"}) is not None
 
 
 def test_nothing_moves_to_who_came_just_now_or_cannot() -> None:

@@ -50,8 +50,14 @@ def takers(
 
 
 def next_move(replicas: Collection[Replica], owners: Mapping[str, str]) -> Move | None:
-    """The one move that would even things out, None if they are even."""
+    """The one move that would even things out, None if they are even.
+
+    What is free counts for the one whose turn it is: an account that was just given away is not
+    taken yet, and must not look like a reason to give away another one.
+    """
     counts = Counter(owners.values())
+    free = {account for replica in replicas for account in replica.accounts} - owners.keys()
+    counts.update(able[0] for able in takers(free, replicas, owners).values() if able)
     alive = {replica.owner for replica in replicas}
     best: tuple[tuple[int, str, str, str], Move] | None = None
     for account, giver in owners.items():
