@@ -84,12 +84,13 @@ def fence_removed() -> None:
         if name.startswith("torghut.services.") and hasattr(module, "fence"):
             module.fence = no_fence  # type: ignore[attr-defined]
 
-    def kept(self: Any) -> Any:
-        if self._lease is not None:
-            self.first_lease = self._lease
-        return getattr(self, "first_lease", None)
+    def keep(self: Any, lease: Any) -> None:
+        if lease is not None:
+            self.__dict__.setdefault("first_lease", lease)
 
-    Supervisor.lease = property(kept)  # type: ignore[assignment, method-assign]
+    kept = property(lambda self: self.__dict__.get("first_lease"), keep)
+    Supervisor._lease = kept  # type: ignore[assignment]
+    Supervisor.lease = kept  # type: ignore[assignment, method-assign]
 
 
 def spreading_removed() -> None:

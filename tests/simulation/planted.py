@@ -115,6 +115,8 @@ def _crash(function: Callable[[], None]) -> Planting:
                 for name, value in names.items():
                     if vars(one).get(name) is not value:
                         setattr(one, name, value)
+                for name in vars(one).keys() - names.keys():
+                    delattr(one, name)
 
     return plant
 
@@ -142,11 +144,11 @@ BUGS: Mapping[str, Bug] = {
         ),
     ),
     "a valid lease is taken": _bug(
-        "P5", _sql("WHERE l.owner IS NULL OR l.expires_at <= clock_timestamp() RETURNING",
-                   "WHERE l.owner <> :owner RETURNING"),
+        "P5",
+        _sql("AND (owner IS NULL OR expires_at <= clock_timestamp()) FOR UPDATE", "FOR UPDATE"),
     ),
     "the old token is used again": _bug(
-        "P5", _sql("fencing_token = l.fencing_token + 1", "fencing_token = l.fencing_token")
+        "P5", _sql("fencing_token = fencing_token + 1", "fencing_token = fencing_token")
     ),
     "another's lease is released": _bug(
         "P5",
