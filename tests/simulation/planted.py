@@ -243,6 +243,7 @@ SLOW = frozenset(
         "an order that exists can be absent",
         "open orders are not counted",
         "outcomes are written unfenced",
+        "sent after its time, by whoever",
         "submitting is not counted",
     }
 )
