@@ -183,7 +183,7 @@ def test_the_drill(story: Story) -> None:
     first = json.loads(story.says("reconcile", "--json"))
     # rebuilt from the broker: today's orders, the replacement among them, and today's fills
     assert first["adopt"] >= 5 and first["fills"] >= 5, first
-    assert story.proof().holds, story.proof().differences
+    story.wait(lambda: story.proof().holds, "whole books")
     assert story.held() == 11
     story.says("reconcile")
     assert json.loads(story.says("reconcile", "--json")) == {}
@@ -192,7 +192,7 @@ def test_the_drill(story: Story) -> None:
     answers = Counter(result.value for result in story.accept(story.sent_again))
     assert answers == {"created": 5, "replayed": 7}
     story.until({"closed": 9, "submitted": 2, "denied": 1})
-    assert story.proof().holds, story.proof().differences
+    story.wait(lambda: story.proof().holds, "whole books")
     assert story.posts() == posts, "an order was sent again"
     # what a person has to see: orders that nothing in these books approved
     excess = "SELECT count(*) FROM discrepancies WHERE kind = 'order_excess'"
@@ -206,7 +206,7 @@ def test_the_drill(story: Story) -> None:
         story.says("resume", "--reason", "drill over", *scope)
     story.accept([some("after the drill")])
     story.until({"closed": 10, "submitted": 2, "denied": 1})
-    assert story.proof().holds
+    story.wait(lambda: story.proof().holds, "whole books")
 
 
 def test_a_daemon_that_is_just_started_doubles_nothing(story: Story) -> None:

@@ -123,7 +123,7 @@ def test_everything_the_dashboards_show_is_scraped(daemon: str, tmp_path: Path) 
             return not missing
 
         with suppress(AssertionError):
-            eventually(all_there, 30)
+            eventually(all_there, 90)
         assert missing == set()
 
         def evaluated() -> list[dict[str, Any]] | None:
